@@ -1,0 +1,146 @@
+"""The miniature as an instrument: prompts to pictures to CultureVQA and noun accuracy, without ComfyUI."""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..amplifier import Amplifier
+from ..embedded_encoder import ENCODER_NAME, MAX_LENGTH, load_hf_encoder
+from ..encoders import Conditioning, HFTextEncoder, Tokens
+from ..enhancer import LayerEnhancer
+from ..neurons import CultureNeurons
+from ..pairs import PromptPair
+from ..sae import TopKSAE
+from .judge import load_judge
+from .logs import MODELS
+from .model import load_model, sample
+from .vae import decode_latents, load_vae
+
+Edit = Callable[[Tensor, Tokens], Tensor]
+"""Changes a feature [B, S, d] of tokenised prompts."""
+
+
+class Share(NamedTuple):
+    """How many of how many pictures were right."""
+
+    right: int
+    count: int
+
+    @property
+    def percent(self) -> float:
+        return 100 * self.right / self.count
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval, percent."""
+        z, n, p = 1.96, self.count, self.right / self.count
+        middle, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return tuple(100 * (middle + sign * spread) / (1 + z * z / n) for sign in (-1, 1))
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.percent:.1f} % ({low:.0f} to {high:.0f})"
+
+
+class Score(NamedTuple):
+    """What the judge says of a set of pictures."""
+
+    culture: Share
+    """CultureVQA: pictures that show the culture that was asked for."""
+    noun: Share
+
+
+class Prompt(NamedTuple):
+    text: str
+    culture: str
+    """The culture that the picture should show."""
+    noun: str
+
+
+def prompts_of(pairs: Sequence[PromptPair], cultural: bool) -> list[Prompt]:
+    """The cultural or the neutral prompts of pairs of the miniature."""
+    return [Prompt(pair.cultural if cultural else pair.neutral, pair.culture, pair.category) for pair in pairs]
+
+
+class Miniature:
+    """The shipped encoder, image model, autoencoder and judge."""
+
+    def __init__(self, models: Path = MODELS) -> None:
+        folder = models / "text_encoders" / ENCODER_NAME
+        self.encoder = HFTextEncoder(*load_hf_encoder(folder), MAX_LENGTH)
+        self.model = load_model(models / "diffusion_models" / "culture_miniature.safetensors")
+        self.vae = load_vae(models / "vae" / "culture_miniature_vae.safetensors")
+        self.judge = load_judge(models / "judge" / "miniature_judge.safetensors")
+        self.negative = self.condition([""])
+
+    @torch.no_grad()
+    def condition(self, texts: Sequence[str], layer: int = 0, feature: str = "", edit: Edit | None = None) -> Conditioning:
+        """Conditioning of prompts, with one feature edited on the way where an edit is given."""
+        tokens = self.encoder.tokenize(texts)
+        with ExitStack() as stack:
+            if edit is not None:
+                stack.enter_context(self.encoder.patch(layer, feature, lambda x: edit(x, tokens)))
+            return self.encoder.encode(tokens)
+
+    def pictures(self, conditioning: Conditioning, seeds: Sequence[int], batch_size: int = 60, **sampling: float) -> Tensor:
+        """Pictures [N, 3, 64, 64] in 0 to 1, one a prompt and seed."""
+        pictures = []
+        for start in range(0, len(seeds), batch_size):
+            rows = slice(start, start + batch_size)
+            positive = Conditioning(conditioning.hidden[rows], conditioning.pooled[rows])
+            latents = sample(self.model, positive, self.negative, list(seeds[rows]), **sampling)
+            pictures.append(decode_latents(self.vae, latents))
+        return torch.cat(pictures)
+
+    def score(self, pictures: Tensor, prompts: Sequence[Prompt]) -> Score:
+        """Judge pictures [N, 3, 64, 64] against their prompts."""
+        verdict = self.judge.judge(pictures)
+        cultures = sum(seen == prompt.culture for seen, prompt in zip(verdict.cultures, prompts, strict=True))
+        nouns = sum(seen == prompt.noun for seen, prompt in zip(verdict.nouns, prompts, strict=True))
+        return Score(Share(cultures, len(prompts)), Share(nouns, len(prompts)))
+
+    def measure(
+        self,
+        prompts: Sequence[Prompt],
+        seeds: Sequence[int],
+        layer: int = 0,
+        feature: str = "",
+        edits: dict[str, Edit] | None = None,
+        **sampling: float,
+    ) -> Score:
+        """Score of prompts over seeds; `edits` gives the edit of each culture."""
+        order = sorted(prompts, key=lambda prompt: prompt.culture)
+        parts = []
+        for code in sorted({prompt.culture for prompt in prompts}):
+            texts = [prompt.text for prompt in order if prompt.culture == code]
+            parts.append(self.condition(texts, layer, feature, edits[code] if edits else None))
+        conditioning = Conditioning(torch.cat([p.hidden for p in parts]), torch.cat([p.pooled for p in parts]))
+        # Every prompt and seed has noise of its own; all treatments share it.
+        drawn = [
+            self.pictures(conditioning, [10_000 * seed + i for i in range(len(order))], **sampling) for seed in seeds
+        ]
+        return self.score(torch.cat(drawn), order * len(seeds))
+
+
+def amplify(sae: TopKSAE, neurons: dict[str, CultureNeurons], strength: float, mode: str = "inject", tokens: str = "content") -> dict[str, Edit]:
+    """Edits that amplify each culture's neurons on its `content` tokens or on `all` but padding."""
+    amplifiers = {code: Amplifier(sae, chosen, strength, mode) for code, chosen in neurons.items()}
+
+    def edit_with(amplifier: Amplifier) -> Edit:
+        return lambda x, given: amplifier(x, given.content_mask if tokens == "content" else given.attention_mask)
+
+    return {code: edit_with(amplifier) for code, amplifier in amplifiers.items()}
+
+
+def enhance(enhancer: LayerEnhancer, cultures: Sequence[str], strength: float = 1.0) -> dict[str, Edit]:
+    """The same enhancer for every culture: it is not told which."""
+
+    def edit(x: Tensor, given: Tokens) -> Tensor:
+        return enhancer(x, strength, given.attention_mask)
+
+    return dict.fromkeys(cultures, edit)
