@@ -15,7 +15,7 @@ from .captions import prompt_pairs, training_captions
 from .logs import TrainingLog, weights_folder
 
 LAYER, FEATURE = 11, HIDDEN_STATE
-CONFIG = SAEConfig(n_latents=2048, k=32, steps=3000, seed=4)
+CONFIG = SAEConfig(n_latents=2048, k=32, steps=2000, seed=4)
 NEURONS = 20
 """Neurons a culture, chosen on validation prompts by `study.py`."""
 

@@ -1,0 +1,18 @@
+"""Find, amplify and enhance what a text encoder knows about cultures: a node pack for ComfyUI."""
+
+
+async def comfy_entrypoint():
+    """What ComfyUI calls to load the pack. ComfyUI is imported here only, so that the library works without
+    it."""
+    from comfy_api.latest import ComfyExtension
+
+    from .culture_core.comfy import register_model_folders
+    from .nodes import amplify, encoder, enhance, probe
+
+    register_model_folders()
+
+    class CultureExtension(ComfyExtension):
+        async def get_node_list(self) -> list:
+            return [*encoder.NODES, *amplify.NODES, *enhance.NODES, *probe.NODES]
+
+    return CultureExtension()

@@ -1,0 +1,40 @@
+"""Everything that touches ComfyUI: model folders, a text encoder as a CLIP, reading a CLIP and patching it.
+
+The only part of the library that imports ComfyUI. Patches are ModelPatcher injections made of torch forward
+hooks: they are in place only while the patched clone is the one that is loaded, so the original CLIP and
+other workflows never see them.
+"""
+
+from .applying import amplify_clip, enhance_clip, matching_encoder, probe_clip, progress_report
+from .folders import (
+    file_state,
+    model_files,
+    model_path,
+    register_model_folders,
+    text_encoder_folder,
+    text_encoder_folders,
+)
+from .loading import TextEncoderError, load_text_encoder
+from .patching import patch_clip
+from .reading import INJECTION_KEY, ComfyTextEncoder, encoders_of, taken_layer
+
+__all__ = [
+    "INJECTION_KEY",
+    "ComfyTextEncoder",
+    "TextEncoderError",
+    "amplify_clip",
+    "encoders_of",
+    "enhance_clip",
+    "file_state",
+    "load_text_encoder",
+    "matching_encoder",
+    "model_files",
+    "model_path",
+    "patch_clip",
+    "probe_clip",
+    "progress_report",
+    "register_model_folders",
+    "taken_layer",
+    "text_encoder_folder",
+    "text_encoder_folders",
+]

@@ -1,0 +1,201 @@
+"""What the nodes call: a shared file put to work on a CLIP."""
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import comfy.model_management
+import comfy.sd
+import comfy.utils
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ..amplifier import Amplifier
+from ..encoders import HIDDEN_STATE, EncoderInfo
+from ..files import CultureSAE, EnhancerFile, FileError, check_encoder
+from ..pairs import PromptPair
+from ..plots import curve_picture
+from ..probing import LayerProbe, probe_layers
+from ..selection import TokenSelection
+from .loading import TextEncoderError
+from .patching import FeatureFunction, patch_clip
+from .reading import ComfyTextEncoder, encoders_of
+
+logger = logging.getLogger(__name__)
+
+
+def amplify_clip(
+    clip: comfy.sd.CLIP,
+    culture_sae: CultureSAE,
+    culture: str,
+    strength: float,
+    mode: str,
+    tokens: TokenSelection,
+) -> comfy.sd.CLIP:
+    """A clone of the CLIP that amplifies a culture's neurons; at strength 0 an untouched clone.
+
+    Raises:
+        FileError: where the file is for another encoder or has no neurons for the culture.
+        ValueError: for a strength or a mode that is out of range.
+    """
+    neurons = culture_sae.neurons(culture)
+    encoder = matching_encoder(clip, culture_sae)
+    Amplifier(culture_sae.sae, neurons, strength, mode)  # raises now, not in the middle of a later encode
+    if strength == 0:
+        return clip.clone()
+
+    def make(device: torch.device) -> FeatureFunction:
+        amplifier = Amplifier(_on_device(culture_sae.sae, device), neurons, strength, mode)
+
+        def amplify(feature: Tensor, token_mask: Tensor) -> Tensor:
+            amplified = amplifier(feature, token_mask)
+            touched = amplifier.touched
+            logger.info(
+                "Culture '%s': %d of %d neurons changed, on %d of %d tokens.", culture, touched.neurons,
+                touched.neurons_offered, touched.tokens, touched.tokens_offered,
+            )  # fmt: skip
+            return amplified
+
+        return amplify
+
+    return patch_clip(clip, culture_sae.layer, culture_sae.feature, make, tokens, encoder.key)
+
+
+def enhance_clip(clip: comfy.sd.CLIP, enhancer: EnhancerFile, strength: float) -> comfy.sd.CLIP:
+    """A clone of the CLIP whose key layer goes through the enhancer; at strength 0 an untouched clone.
+
+    Raises:
+        FileError: where the file is for another encoder.
+    """
+    encoder = matching_encoder(clip, enhancer)
+    if strength == 0:
+        return clip.clone()
+
+    def make(device: torch.device) -> FeatureFunction:
+        module = _on_device(enhancer.enhancer, device)
+        return lambda feature, token_mask: module(feature, strength, token_mask)
+
+    return patch_clip(clip, enhancer.layer, HIDDEN_STATE, make, encoder_key=encoder.key)
+
+
+def matching_encoder(clip: comfy.sd.CLIP, file: CultureSAE | EnhancerFile) -> ComfyTextEncoder:
+    """The encoder inside a CLIP that a file was made for.
+
+    Raises:
+        FileError: where the CLIP has none of the right shape. Other weights of that shape are only warned
+            about.
+    """
+    encoders = [encoder for key in encoders_of(clip) if (encoder := _readable_encoder(clip, key))]
+    fitting = [encoder for encoder in encoders if _has_shape(encoder.info, file.encoder)]
+    named = [encoder for encoder in fitting if encoder.key in (file.encoder_key, f"clip_{file.encoder_key}")]
+    chosen = next(iter(named or fitting or encoders), None)
+    if chosen is None:
+        raise FileError(
+            f"{file.path}: this CLIP has no text encoder that the pack can look into; load another one"
+        )
+    check_encoder(file.encoder, chosen.fingerprint(), file.path)
+    return chosen
+
+
+def _readable_encoder(clip: comfy.sd.CLIP, key: str) -> ComfyTextEncoder | None:
+    try:
+        return ComfyTextEncoder(clip, key)
+    except TextEncoderError as error:
+        logger.info("%s", error)
+        return None
+
+
+def _has_shape(info: EncoderInfo, fingerprint: dict) -> bool:
+    names = ("family", "layers", "width", "heads", "vocabulary")
+    return all(fingerprint.get(name) == getattr(info, name) for name in names)
+
+
+def _on_device(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module itself where it already is there; otherwise a copy, which goes with the hook that uses
+    it."""
+    if next(module.parameters()).device == device:
+        return module
+    return copy.deepcopy(module).to(device)
+
+
+class ProbeResult(NamedTuple):
+    """What a probe of a CLIP found."""
+
+    layer: int
+    curves: Tensor
+    """Picture of the curves [1, height, width, 3] in 0 to 1, as ComfyUI passes pictures on."""
+    report: str
+
+
+def probe_clip(
+    clip: comfy.sd.CLIP,
+    pairs: Sequence[PromptPair],
+    direction: str | None,
+    reference: str,
+    limit: int,
+    encoder_key: str | None = None,
+) -> ProbeResult:
+    """Probe a CLIP's text encoder for the layer where a culture modifier acts on its noun.
+
+    Args:
+        direction: see `probe_layers`; None chooses by the encoder.
+        limit: at most so many pairs, spread evenly over all of them.
+        encoder_key: which encoder, where the CLIP has several.
+
+    Raises:
+        TextEncoderError: for a CLIP with several encoders and no or a wrong key.
+        ValueError: where no pair can be used.
+    """
+    encoder = ComfyTextEncoder(clip, encoder_key)
+    chosen = pairs[:: max(1, -(-len(pairs) // limit))]
+    probe = probe_layers(encoder, chosen, direction, reference, batch_size=8, progress=progress_report())
+    attention_curves = {
+        "ΔCA": probe.delta_ca,
+        "CA cultural": probe.ca_cultural,
+        "CA neutral": probe.ca_neutral,
+    }
+    attention = curve_picture(
+        {name: curve.tolist() for name, curve in attention_curves.items()},
+        "Attention between modifier and noun", probe.interval.tolist(), probe.layer, "layer", size=(800, 400),
+    )  # fmt: skip
+    patching = curve_picture(
+        {"causal": probe.causal.tolist()}, "Activation patching: share of the way to the cultural prompt",
+        None, probe.layer, "layer", size=(800, 400),
+    )  # fmt: skip
+    curves = torch.cat([_image_tensor(attention), _image_tensor(patching)], dim=1)
+    return ProbeResult(probe.layer, curves, _probe_report(encoder, probe))
+
+
+def _probe_report(encoder: ComfyTextEncoder, probe: LayerProbe) -> str:
+    lines = [
+        f"Key layer: {probe.layer} of 0 to {encoder.info.layers - 1} ({encoder.info.family}, "
+        f"'{encoder.key}')",
+        f"Why: {probe.reason}",
+        f"Attention counted: {probe.direction}; reference for neutral prompts: {probe.reference}",
+        f"Pairs: {probe.pairs} used, {len(probe.skipped)} skipped {', '.join(probe.skipped[:5])}".rstrip(),
+        "",
+        "layer      ΔCA   95 % interval      causal",
+    ]
+    curves = zip(probe.delta_ca.tolist(), probe.interval.tolist(), probe.causal.tolist(), strict=True)
+    for layer, (delta, (low, high), causal) in enumerate(curves):
+        lines.append(f"{layer:5d} {delta:8.4f}   {low:7.4f} {high:7.4f}   {causal:8.3f}")
+    return "\n".join(lines)
+
+
+def _image_tensor(picture: Image.Image) -> Tensor:
+    """[1, height, width, 3] in 0 to 1."""
+    return torch.from_numpy(np.asarray(picture.convert("RGB")).copy()).unsqueeze(0).float() / 255
+
+
+def progress_report() -> Callable[[int, int], None]:
+    """A callback (done, total) that moves ComfyUI's progress bar and stops with its exception on cancel."""
+    bar = comfy.utils.ProgressBar(1)
+
+    def report(done: int, total: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done, total)
+
+    return report

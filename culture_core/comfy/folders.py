@@ -1,0 +1,79 @@
+"""Where ComfyUI finds the pack's files."""
+
+from pathlib import Path
+
+import folder_paths
+
+from ..embedded_encoder import ENCODER_NAME, ensure_encoder
+
+PACK_MODELS = Path(__file__).resolve().parents[2] / "models"
+OWN_KINDS = {"culture_sae": ".safetensors", "culture_enhancer": ".safetensors", "culture_pairs": ".jsonl"}
+"""Folders of ComfyUI's `models` that belong to this pack, with the extension of their files."""
+
+
+def register_model_folders() -> None:
+    """Make ComfyUI look for this pack's kinds of files in `models/<kind>`, and for all kinds in the pack's
+    `models`.
+
+    Folders that the user set in `extra_model_paths.yaml` stay, and stay first.
+    """
+    for kind, extension in OWN_KINDS.items():
+        folder_paths.add_model_folder_path(kind, str(Path(folder_paths.models_dir) / kind))
+        # An empty set of extensions would list every file.
+        paths, extensions = folder_paths.folder_names_and_paths[kind]
+        folder_paths.folder_names_and_paths[kind] = (paths, set(extensions) | {extension})
+    for folder in sorted(PACK_MODELS.iterdir()) if PACK_MODELS.is_dir() else []:
+        if folder.is_dir() and folder.name in folder_paths.folder_names_and_paths:
+            folder_paths.add_model_folder_path(folder.name, str(folder))
+
+
+def model_files(kind: str) -> list[str]:
+    """Names of the files of one kind, as a node's combo shows them."""
+    return folder_paths.get_filename_list(kind)
+
+
+def model_path(kind: str, name: str) -> Path:
+    """Where the file is.
+
+    Raises:
+        FileNotFoundError: where no folder of that kind has it.
+    """
+    found = folder_paths.get_full_path(kind, name)
+    if found is None:
+        folders = " or ".join(folder_paths.get_folder_paths(kind))
+        raise FileNotFoundError(
+            f"'{name}' is not there: put it into {folders}, and press R to refresh the list."
+        )
+    return Path(found)
+
+
+def file_state(path: Path) -> str:
+    """Changes whenever the file does; what a loader node gives ComfyUI's cache."""
+    state = path.stat()
+    return f"{state.st_mtime_ns}:{state.st_size}"
+
+
+def text_encoder_folders() -> list[str]:
+    """Names of the Hugging Face folders under `models/text_encoders`, and of the one that is fetched on first
+    use."""
+    found = {ENCODER_NAME}
+    for root in map(Path, folder_paths.get_folder_paths("text_encoders")):
+        found.update(config.parent.name for config in root.glob("*/config.json"))
+    return sorted(found)
+
+
+def text_encoder_folder(name: str) -> Path:
+    """The folder of a text encoder; the embedded one is fetched (0.5 GB on disk) where it is missing.
+
+    Raises:
+        FileNotFoundError: for any other folder that is missing.
+    """
+    roots = [Path(root) for root in folder_paths.get_folder_paths("text_encoders")]
+    if Path(name).name == name:  # a name only, no way out of the folders
+        for root in roots:
+            if (root / name / "config.json").is_file():
+                return root / name
+    if name != ENCODER_NAME:
+        searched = " or ".join(map(str, roots))
+        raise FileNotFoundError(f"There is no folder '{name}' with a config.json in {searched}.")
+    return ensure_encoder(PACK_MODELS / "text_encoders" / name)

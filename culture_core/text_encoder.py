@@ -1,0 +1,257 @@
+"""The interface of text encoders: tokenise, encode, capture, patch, fingerprint.
+
+`TextEncoder` holds what all encoders share, torch forward hooks that are always released; a subclass says
+where its layers are.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .fingerprint import fingerprint_values
+from .pairs import Span
+
+ATTENTION_WEIGHTS = "attention_weights"
+"""Attention of each query token over all key tokens, one map a head: [B, H, S, S]."""
+ATTENTION_OUTPUT = "attention_output"
+"""What the attention block adds to the residual, after its output projection: [B, S, d]."""
+HIDDEN_STATE = "hidden_state"
+"""What leaves the layer: [B, S, d]."""
+FEATURES = (ATTENTION_OUTPUT, HIDDEN_STATE)
+"""The features that an SAE can decompose and a patch can change."""
+
+Handle = torch.utils.hooks.RemovableHandle
+
+
+class EncoderInfo(NamedTuple):
+    """What there is to know about an encoder's shape."""
+
+    family: str
+    layers: int
+    width: int
+    heads: int
+    vocabulary: int
+    causal: bool
+    """A token sees only those before it."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Prompts as token ids, one a row, all rows of the same length."""
+
+    ids: Tensor
+    """[B, S] long."""
+    attention_mask: Tensor
+    """[B, S] bool: all but padding."""
+    content_mask: Tensor
+    """[B, S] bool: all but beginning, end, padding and template."""
+    offsets: list[list[Span | None]] | None
+    """Per row and position the (start, end) in code points of the text that the token stands for, without
+    surrounding white space; None where it stands for none. None as a whole: the tokenizer cannot tell."""
+
+    def positions(self, row: int, spans: Sequence[Span]) -> list[int]:
+        """Positions of the content tokens that share at least one code point with one of the spans.
+
+        A token that straddles the border of a span belongs to it: scripts without spaces are often cut there.
+
+        Raises:
+            ValueError: where the tokenizer gave no offsets.
+        """
+        if self.offsets is None:
+            raise ValueError(
+                "this tokenizer gives no character offsets: load its fast version (use_fast=True)"
+            )
+        found = []
+        for position, offset in enumerate(self.offsets[row]):
+            if offset is not None and any(offset[0] < end and start < offset[1] for start, end in spans):
+                found.append(position)
+        return found
+
+
+class Conditioning(NamedTuple):
+    """What a text-to-image model gets to see of a prompt."""
+
+    hidden: Tensor
+    """[B, S, d] float32."""
+    pooled: Tensor | None
+    """[B, d] float32."""
+
+
+@dataclass
+class Capture:
+    """What the layers of the latest encode computed, by layer index."""
+
+    attention_weights: dict[int, Tensor] = field(default_factory=dict)
+    attention_output: dict[int, Tensor] = field(default_factory=dict)
+    hidden_state: dict[int, Tensor] = field(default_factory=dict)
+
+
+Receiver = Callable[[int, str, Tensor], None]
+"""Gets (layer, what, tensor). The tensor is the encoder's own: read it at once or clone it."""
+
+
+class TextEncoder(ABC):
+    """A transformer text encoder that can be looked into and changed while it runs.
+
+    Hooks are torch forward hooks; the contexts release them also when the encode or the context fails. Layers
+    are counted from 0.
+    """
+
+    @property
+    @abstractmethod
+    def info(self) -> EncoderInfo:
+        """Shape of the encoder."""
+
+    @abstractmethod
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        """Token ids of prompts, padded to one length."""
+
+    @abstractmethod
+    def encode(self, tokens: Tokens) -> Conditioning:
+        """Conditioning of tokenised prompts. Gradients follow the caller's grad mode."""
+
+    # --- What a subclass says about its model ---------------------------------------------------------------
+
+    @abstractmethod
+    def layer_modules(self) -> Sequence[nn.Module]:
+        """The layers, first to last; a module returns its hidden state or a tuple that begins with it."""
+
+    @abstractmethod
+    def attention_output_module(self, layer: int) -> nn.Module:
+        """The module whose output is the attention feature of a layer."""
+
+    @abstractmethod
+    def watch_attention(self, layer: int, receive: Callable[[Tensor], None]) -> list[Handle]:
+        """Hook a layer so that `receive` gets its attention weights [rows, H, S, S] at every encode."""
+
+    @abstractmethod
+    def embedding_weight(self) -> Tensor:
+        """The table of token embeddings [vocabulary, width]."""
+
+    def rows_to_prompts(self, rows: Tensor) -> Tensor:
+        """What a layer sees [rows, S', d] as the caller's [B, S, d]; the default is for equal layouts."""
+        return rows
+
+    def prompts_to_rows(self, prompts: Tensor, rows: Tensor) -> Tensor:
+        """The way back: [B, S, d] in the layout of the layer's own `rows` [rows, S', d]."""
+        return prompts
+
+    def attention_to_prompts(self, weights: Tensor) -> Tensor:
+        """Attention weights of a layer [rows, H, S', S'] as the caller's [B, H, S, S]."""
+        return weights
+
+    # --- What all of them can do ----------------------------------------------------------------------------
+
+    def fingerprint(self) -> dict:
+        """Identity of the encoder: its shape and a few of its weights (see `fingerprint.py`)."""
+        info = self.info
+        layers = sorted({0, info.layers // 2, info.layers - 1})
+        weights = [
+            self.embedding_weight(),
+            *(self.attention_output_module(layer).weight for layer in layers),
+        ]
+        shape = {name: getattr(info, name) for name in ("family", "layers", "width", "heads", "vocabulary")}
+        return {**shape, "weights": fingerprint_values(weights)}
+
+    @contextmanager
+    def watch(self, layers: Collection[int], what: Collection[str], receive: Receiver) -> Iterator[None]:
+        """Let `receive` see what the layers compute, as they compute it, in every encode within the context.
+
+        Raises:
+            ValueError: for a layer that is not there or a name that is none of `attention_weights`,
+                `attention_output`, `hidden_state`.
+        """
+        unknown = set(what) - {ATTENTION_WEIGHTS, *FEATURES}
+        if unknown:
+            raise ValueError(
+                f"cannot capture {sorted(unknown)}: use {ATTENTION_WEIGHTS}, {', '.join(FEATURES)}"
+            )
+        with ExitStack() as stack:
+            for layer in layers:
+                self._check_layer(layer)
+                for name in what:
+                    for handle in self._watch_one(layer, name, receive):
+                        stack.callback(handle.remove)
+            yield
+
+    @contextmanager
+    def capture(self, layers: Collection[int], what: Collection[str]) -> Iterator[Capture]:
+        """Keep copies of what the layers compute in the latest encode within the context.
+
+        Args:
+            layers: indices from 0.
+            what: any of `attention_weights`, `attention_output`, `hidden_state`.
+        """
+        captured = Capture()
+
+        def keep(layer: int, name: str, value: Tensor) -> None:
+            # A copy, because some encoders go on to update the tensor in place.
+            getattr(captured, name)[layer] = value.detach().clone()
+
+        with self.watch(layers, what, keep):
+            yield captured
+
+    @contextmanager
+    def patch(self, layer: int, feature: str, function: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """Put `function(feature)` in the place of a feature [B, S, d] in every encode within the context.
+
+        Several patches of one place run in the order in which they were entered. A function that returns its
+        very argument changes nothing.
+
+        Raises:
+            ValueError: for a layer or a feature that is not there, or a function that changes the shape.
+        """
+        module = self._feature_module(layer, feature)
+
+        def replace(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> Tensor | tuple | None:
+            rows = _first(output)
+            value = self.rows_to_prompts(rows)
+            changed = function(value)
+            if changed is value:
+                return None
+            if changed.shape != value.shape:
+                raise ValueError(
+                    f"a patch must keep the shape {tuple(value.shape)}, got {tuple(changed.shape)}"
+                )
+            changed = self.prompts_to_rows(changed, rows).to(rows.dtype)
+            return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+        handle = module.register_forward_hook(replace)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _watch_one(self, layer: int, name: str, receive: Receiver) -> list[Handle]:
+        if name == ATTENTION_WEIGHTS:
+            return self.watch_attention(layer, lambda w: receive(layer, name, self.attention_to_prompts(w)))
+
+        def pass_on(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> None:
+            receive(layer, name, self.rows_to_prompts(_first(output)))
+
+        return [self._feature_module(layer, name).register_forward_hook(pass_on)]
+
+    def _feature_module(self, layer: int, feature: str) -> nn.Module:
+        self._check_layer(layer)
+        if feature not in FEATURES:
+            raise ValueError(f"unknown feature {feature!r}: use one of {', '.join(FEATURES)}")
+        return (
+            self.attention_output_module(layer)
+            if feature == ATTENTION_OUTPUT
+            else self.layer_modules()[layer]
+        )
+
+    def _check_layer(self, layer: int) -> None:
+        if not 0 <= layer < self.info.layers:
+            raise ValueError(
+                f"layer {layer} is not there: this encoder has the layers 0 to {self.info.layers - 1}"
+            )
+
+
+def _first(output: Tensor | tuple) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output

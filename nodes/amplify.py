@@ -1,0 +1,133 @@
+"""The zero-training amplifier: culture neurons of a sparse autoencoder, turned up by a slider."""
+
+from comfy_api.latest import io
+
+from ..culture_core.amplifier import MAX_STRENGTH, MIN_STRENGTH, MODES
+from ..culture_core.comfy import amplify_clip, model_path
+from ..culture_core.cultures import CULTURES
+from ..culture_core.files import CultureSAE, load_culture_sae
+from ..culture_core.selection import MODES as TOKEN_MODES
+from ..culture_core.selection import TokenSelection
+from .base import CultureSAEType, file_fingerprint, file_input, schema
+
+_LABELS = {f"{culture.name} ({code})": code for code, culture in CULTURES.items()}
+
+
+def culture_code(choice: str) -> str:
+    """The code behind a choice: `Japanese (ja)`, `Japanese` or `ja`.
+
+    Raises:
+        ValueError: for a culture that the pack does not know.
+    """
+    for label, code in _LABELS.items():
+        if choice in (label, code, CULTURES[code].name):
+            return code
+    raise ValueError(f"Unknown culture '{choice}': use one of {', '.join(_LABELS)}.")
+
+
+class CultureLoadSAE(io.ComfyNode):
+    """A culture SAE from its file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CultureLoadSAE",
+            display_name="Load Culture SAE",
+            description="Loads a sparse autoencoder of a text encoder's layer, with the neurons of its "
+            "cultures.",
+            inputs=[file_input("culture_sae", "Culture SAE. It belongs to one text encoder.")],
+            outputs=[
+                CultureSAEType.Output(display_name="CULTURE_SAE", tooltip="For Amplify Culture Neurons.")
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str | None = None) -> str:
+        return file_fingerprint("culture_sae", file)
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        return io.NodeOutput(load_culture_sae(model_path("culture_sae", file)))
+
+
+class CultureAmplifyNeurons(io.ComfyNode):
+    """A CLIP in which a culture's neurons are turned up or down."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CultureAmplifyNeurons",
+            display_name="Amplify Culture Neurons",
+            description="Turns a culture's neurons inside the text encoder up (or down), without any "
+            "training. The CLIP that goes in stays as it is. Chain several to blend cultures.",
+            search_aliases=["culture", "sae", "steer", "amplify"],
+            inputs=[
+                io.Clip.Input("clip", tooltip="The CLIP of the text encoder that the SAE was made for."),
+                CultureSAEType.Input("culture_sae", tooltip="From Load Culture SAE."),
+                io.Combo.Input(
+                    "culture",
+                    options=list(_LABELS),
+                    tooltip="The culture to bring out. The SAE must have neurons for it.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=4.0,
+                    min=MIN_STRENGTH,
+                    max=MAX_STRENGTH,
+                    step=0.1,
+                    round=0.01,
+                    display_mode=io.NumberDisplay.slider,
+                    tooltip="0 changes nothing at all, bit for bit; 2 to 6 is the useful range; higher "
+                    "values bend the subject before they add culture; -1 switches the culture's neurons off.",
+                ),
+                io.Combo.Input(
+                    "mode",
+                    options=list(MODES),
+                    default=MODES[0],
+                    tooltip="inject: also wakes neurons that the prompt leaves silent, which neutral prompts "
+                    "need. scale: only multiplies those that are active (equation 8 of the paper); often "
+                    "without effect.",
+                ),
+                io.Combo.Input(
+                    "tokens",
+                    options=list(TOKEN_MODES),
+                    default=TOKEN_MODES[0],
+                    tooltip="content: all words of the prompt. words: only those listed below. "
+                    "all: begin and end tokens too. Padding and the row for prompt weights are never "
+                    "touched.",
+                ),
+                io.String.Input(
+                    "words",
+                    default="",
+                    tooltip="For tokens = words: words or phrases of the prompt, separated by commas, such "
+                    "as 'house, old bridge'. Ignored otherwise.",
+                ),
+            ],
+            outputs=[io.Clip.Output(display_name="CLIP", tooltip="For CLIP Text Encode.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, culture: str) -> bool | str:
+        try:
+            return bool(culture_code(culture))
+        except ValueError as error:
+            return str(error)
+
+    @classmethod
+    def execute(
+        cls,
+        clip: object,
+        culture_sae: CultureSAE,
+        culture: str,
+        strength: float,
+        mode: str,
+        tokens: str,
+        words: str,
+    ) -> io.NodeOutput:
+        selection = TokenSelection.from_text(tokens, words)
+        return io.NodeOutput(
+            amplify_clip(clip, culture_sae, culture_code(culture), strength, mode, selection)
+        )
+
+
+NODES = [CultureLoadSAE, CultureAmplifyNeurons]

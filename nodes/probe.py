@@ -1,0 +1,101 @@
+"""Probing: in which layer of the text encoder does a culture modifier act on its noun?"""
+
+from comfy_api.latest import io
+
+from ..culture_core.comfy import model_path, probe_clip
+from ..culture_core.pairs import PromptPair, load_pairs
+from ..culture_core.probing import DIRECTIONS, REFERENCES
+from .base import CulturePairsType, file_fingerprint, file_input, schema
+
+_AUTO = "auto"
+
+
+class CultureLoadPairs(io.ComfyNode):
+    """Prompt pairs from their file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CultureLoadPairs",
+            display_name="Load Prompt Pairs",
+            description="Loads prompts that come twice: with a culture modifier and without.",
+            inputs=[file_input("culture_pairs", "Prompt pairs, a JSONL file with one pair a line.")],
+            outputs=[CulturePairsType.Output(display_name="CULTURE_PAIRS", tooltip="For Probe Layer.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str | None = None) -> str:
+        return file_fingerprint("culture_pairs", file)
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        return io.NodeOutput(load_pairs(model_path("culture_pairs", file)))
+
+
+class CultureProbeLayer(io.ComfyNode):
+    """The key layer of a text encoder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CultureProbeLayer",
+            display_name="Probe Layer",
+            description="Measures in which layer of the text encoder a culture modifier acts on its noun: by "
+            "attention, and by patching one layer's output from the cultural into the neutral prompt. "
+            "Patches of this pack that are on the CLIP do not count.",
+            inputs=[
+                io.Clip.Input("clip", tooltip="The text encoder to look into."),
+                CulturePairsType.Input("culture_pairs", tooltip="From Load Prompt Pairs."),
+                io.Int.Input(
+                    "max_pairs",
+                    default=60,
+                    min=2,
+                    max=100000,
+                    tooltip="At most so many pairs, spread evenly over the file. 60 give a first answer; "
+                    "use several hundred for one to rely on.",
+                ),
+                io.Combo.Input(
+                    "direction",
+                    options=[_AUTO, *DIRECTIONS],
+                    default=_AUTO,
+                    tooltip="Whose attention counts. auto: the paper's modifier_to_noun, or visible for "
+                    "encoders in which a word sees only those before it (CLIP).",
+                ),
+                io.Combo.Input(
+                    "reference",
+                    options=list(REFERENCES),
+                    default=REFERENCES[0],
+                    tooltip="What stands in for the modifier in the neutral prompt. context: its other "
+                    "words. none: zero.",
+                ),
+                io.String.Input(
+                    "encoder",
+                    default="",
+                    tooltip="Only for a CLIP with several text encoders: which one, such as clip_l or "
+                    "clip_g. Leave empty otherwise.",
+                ),
+            ],
+            outputs=[
+                io.Int.Output("layer", display_name="layer", tooltip="The key layer, counted from 0."),
+                io.Image.Output("curve", display_name="curve", tooltip="Both measures over the layers."),
+                io.String.Output("report", display_name="report", tooltip="The figures, and why this layer."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        clip: object,
+        culture_pairs: list[PromptPair],
+        max_pairs: int,
+        direction: str,
+        reference: str,
+        encoder: str,
+    ) -> io.NodeOutput:
+        chosen = None if direction == _AUTO else direction
+        return io.NodeOutput(
+            *probe_clip(clip, culture_pairs, chosen, reference, max_pairs, encoder.strip() or None)
+        )
+
+
+NODES = [CultureLoadPairs, CultureProbeLayer]

@@ -1,0 +1,297 @@
+"""The pack in a real ComfyUI server over HTTP: the shipped graphs, and every kind of bad input."""
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from culture_core.enhancer import LayerEnhancer
+from culture_core.files import CultureSAE, EnhancerFile, save_culture_sae, save_enhancer
+from culture_core.neurons import CultureNeurons
+from culture_core.sae import TopKSAE
+from tools.comfy_client import ComfyClient, Progress, Result, Workflow, WorkflowError, find_node, set_inputs
+from tools.comfy_server import ComfyServer
+
+WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
+E5 = {"family": "bert", "layers": 12, "width": 384, "heads": 12, "vocabulary": 250037, "weights": [0.5]}
+SIZES = (384, 64, 8)
+
+
+@pytest.fixture(scope="module")
+def client(server: ComfyServer) -> ComfyClient:
+    return server.client()
+
+
+def workflow(name: str) -> Workflow:
+    return json.loads((WORKFLOWS / f"{name}_api.json").read_text(encoding="utf-8"))
+
+
+def pictures(client: ComfyClient, graph: Workflow, result: Result) -> dict[str, np.ndarray]:
+    """Pixels by the title of the node that saved them."""
+    files = client.images(result)
+    pixels = {node: np.asarray(Image.open(io.BytesIO(data[0]))) for node, data in files.items()}
+    return {graph[node]["_meta"]["title"]: picture for node, picture in pixels.items()}
+
+
+def small(graph: Workflow) -> Workflow:
+    """Two sampling steps are enough to compare pictures."""
+    for node in graph.values():
+        if node["class_type"] == "KSampler":
+            node["inputs"]["steps"] = 2
+    return graph
+
+
+def neurons() -> CultureNeurons:
+    ones = torch.ones(4)
+    return CultureNeurons(torch.arange(4), ones, ones, ones, ones * 0)
+
+
+def good_sae() -> CultureSAE:
+    return CultureSAE(TopKSAE(*SIZES), 11, "hidden_state", E5, {"ja": neurons()})
+
+
+# ------------------------------------------------------------------------------------------------ shipped
+# graphs
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "dial"), [("amplify", "Amplified", "Amplify"), ("enhance", "Enhanced", "Enhance")]
+)
+def test_the_graph_runs_and_strength_zero_gives_the_very_same_picture(
+    client: ComfyClient, name: str, changed: str, dial: str
+) -> None:
+    graph = small(workflow(name))
+    shown = pictures(client, graph, client.run(graph))
+    assert shown["As it is"].shape == (64, 64, 3) and shown["As it is"].std() > 0
+    assert not np.array_equal(shown["As it is"], shown[changed])
+    set_inputs(graph, dial, strength=0.0)
+    neutral = pictures(client, graph, client.run(graph))
+    assert np.array_equal(neutral[changed], shown["As it is"])
+
+
+def test_the_probe_graph_gives_a_layer_a_picture_and_a_report(client: ComfyClient) -> None:
+    graph = workflow("probe")
+    set_inputs(graph, "Probe", max_pairs=6)
+    steps: list[Progress] = []
+    result = client.run(graph, on_progress=steps.append)
+    report = result.outputs[find_node(graph, "Report")]["text"][0]
+    assert "Key layer:" in report and "Why:" in report and report.count("\n") > 12
+    assert pictures(client, graph, result)["Curves"].shape == (800, 800, 3)
+    assert any(step.node == "Probe" and step.steps for step in steps)
+
+
+def test_the_demo_graph_makes_four_different_pictures(client: ComfyClient) -> None:
+    graph = small(workflow("demo"))
+    shown = pictures(client, graph, client.run(graph))
+    assert sorted(shown) == ["Amplified", "Enhanced", "Explicit", "Neutral"]
+    assert len({picture.tobytes() for picture in shown.values()}) == 4
+
+
+def test_a_culture_may_be_given_by_its_code(client: ComfyClient) -> None:
+    graph = small(workflow("amplify"))
+    by_label = pictures(client, graph, client.run(graph))
+    set_inputs(graph, "Amplify", culture="ja")
+    by_code = pictures(client, graph, client.run(graph))
+    assert np.array_equal(by_label["Amplified"], by_code["Amplified"])
+
+
+def test_an_empty_prompt_is_encoded_as_it_is(client: ComfyClient) -> None:
+    graph = small(workflow("amplify"))
+    for title in ("Prompt", "Prompt, amplified"):
+        set_inputs(graph, title, text="")
+    shown = pictures(client, graph, client.run(graph))
+    assert np.array_equal(shown["As it is"], shown["Amplified"])
+
+
+def test_a_probe_can_be_interrupted_and_the_server_goes_on(client: ComfyClient) -> None:
+    graph = workflow("probe")
+    set_inputs(graph, "Probe", max_pairs=1000)
+
+    def stop(progress: Progress) -> None:
+        if progress.node == "Probe" and progress.step:
+            client.interrupt()
+
+    with pytest.raises(WorkflowError, match="interrupted"):
+        client.run(graph, on_progress=stop)
+    assert client.object_info("CultureProbeLayer")
+
+
+# --------------------------------------------------------------------------------------------------- bad
+# input
+
+
+def amplify_only(file: str, culture: str = "ja", **inputs: object) -> Workflow:
+    """Load a file, amplify, and nothing else."""
+    dial = {"culture": culture, "strength": 2.0, "mode": "inject", "tokens": "content", "words": ""} | inputs
+    return {
+        "1": {"class_type": "CultureLoadTextEncoder", "inputs": {"folder": "multilingual-e5-small"}},
+        "2": {"class_type": "CultureLoadSAE", "inputs": {"file": file}},
+        "3": {
+            "class_type": "CultureAmplifyNeurons",
+            "inputs": dial | {"clip": ["1", 0], "culture_sae": ["2", 0]},
+        },
+        "4": {"class_type": "PreviewAny", "inputs": {"source": ["3", 0]}},
+    }
+
+
+def rewrite(
+    path: Path, metadata: dict[str, str] | None = None, tensors: dict[str, torch.Tensor] | None = None
+) -> None:
+    """Change a file behind the back of the code that checks what it writes."""
+    with safe_open(path, framework="pt") as file:
+        kept = file.metadata()
+    save_file(load_file(path) | (tensors or {}), path, kept | (metadata or {}))
+
+
+def truncated(path: Path) -> None:
+    save_culture_sae(good_sae(), path)
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def corrupt(path: Path) -> None:
+    path.write_bytes(bytes(range(256)) * 20)
+
+
+def of_the_wrong_kind(path: Path) -> None:
+    save_enhancer(EnhancerFile(LayerEnhancer(384, 4), 11, E5), path)
+
+
+def of_a_newer_version(path: Path) -> None:
+    save_culture_sae(good_sae(), path)
+    rewrite(path, metadata={"format_version": "99"})
+
+
+def with_nan_weights(path: Path) -> None:
+    save_culture_sae(good_sae(), path)
+    rewrite(path, tensors={"W_enc": torch.full((SIZES[1], SIZES[0]), float("nan"))})
+
+
+def for_another_encoder(path: Path) -> None:
+    other = {**E5, "family": "clip", "width": 64, "layers": 12}
+    save_culture_sae(replace(good_sae(), sae=TopKSAE(64, 64, 8), encoder=other), path)
+
+
+BAD: dict[str, tuple[Callable[[Path], None], str]] = {
+    "truncated": (truncated, "truncated"),
+    "corrupt": (corrupt, "damaged"),
+    "wrong-kind": (of_the_wrong_kind, "not a culture SAE"),
+    "newer-version": (of_a_newer_version, "update"),
+    "nan-weights": (with_nan_weights, "NaN"),
+    "wrong-encoder": (for_another_encoder, "another text encoder"),
+}
+
+
+@pytest.fixture(scope="module")
+def sae_folder(server: ComfyServer) -> Path:
+    folder = server.base / "models" / "culture_sae"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def works(client: ComfyClient, sae_folder: Path) -> Callable[[], Result]:
+    """Run a good file; proves that the server is still fine."""
+    save_culture_sae(good_sae(), sae_folder / "good.safetensors", overwrite=True)
+    return lambda: client.run(amplify_only("good.safetensors"))
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_is_named_with_what_to_do_and_the_server_goes_on(
+    name: str, client: ComfyClient, sae_folder: Path, works: Callable[[], Result]
+) -> None:
+    write, message = BAD[name]
+    write(sae_folder / f"{name}.safetensors")
+    with pytest.raises(WorkflowError, match=f"(?s){name}.safetensors.*{message}"):
+        client.run(amplify_only(f"{name}.safetensors"))
+    works()
+
+
+def test_the_error_is_in_the_history(client: ComfyClient, sae_folder: Path) -> None:
+    corrupt(sae_folder / "history.safetensors")
+    prompt = client.queue(amplify_only("history.safetensors"))
+    while not client.history(prompt):
+        pass
+    status = client.history(prompt)["status"]
+    assert status["status_str"] == "error" and "history.safetensors" in json.dumps(status["messages"])
+
+
+def test_an_enhancer_file_in_the_wrong_folder_is_refused(client: ComfyClient, server: ComfyServer) -> None:
+    folder = server.base / "models" / "culture_enhancer"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_culture_sae(good_sae(), folder / "an-sae.safetensors", overwrite=True)
+    graph = {
+        "1": {"class_type": "CultureLoadEnhancer", "inputs": {"file": "an-sae.safetensors"}},
+        "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},
+    }
+    with pytest.raises(WorkflowError, match=r"an-sae\.safetensors.*not a layer enhancer"):
+        client.run(graph)
+
+
+def test_broken_pairs_are_named_with_the_line(client: ComfyClient, server: ComfyServer) -> None:
+    folder = server.base / "models" / "culture_pairs"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "broken.jsonl").write_text("\n{not json}\n")
+    graph = {
+        "1": {"class_type": "CultureLoadPairs", "inputs": {"file": "broken.jsonl"}},
+        "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},
+    }
+    with pytest.raises(WorkflowError, match=r"broken\.jsonl, line 2"):
+        client.run(graph)
+
+
+def test_an_unknown_culture_is_refused_with_the_known_ones(
+    client: ComfyClient, works: Callable[[], Result]
+) -> None:
+    with pytest.raises(WorkflowError, match=r"Unknown culture 'xx'.*Japanese \(ja\)"):
+        client.run(amplify_only("good.safetensors", culture="xx"))
+    works()
+
+
+def test_a_culture_that_the_file_lacks_is_named_with_those_it_has(
+    client: ComfyClient, works: Callable[[], Result]
+) -> None:
+    works()
+    with pytest.raises(WorkflowError, match=r"good\.safetensors.*'de'.*ja"):
+        client.run(amplify_only("good.safetensors", culture="German (de)"))
+
+
+@pytest.mark.parametrize(
+    "inputs", [{"strength": 12.5}, {"strength": -1.5}, {"mode": "boost"}, {"tokens": "some"}]
+)
+def test_a_value_that_the_widget_does_not_offer_is_refused(
+    client: ComfyClient, works: Callable[[], Result], inputs: dict
+) -> None:
+    works()
+    with pytest.raises(WorkflowError, match=str(next(iter(inputs.values())))):
+        client.run(amplify_only("good.safetensors", **inputs))
+
+
+def test_a_file_that_is_not_there_is_refused(client: ComfyClient) -> None:
+    for name in ("no-such-file.safetensors", "../../../server.log"):
+        with pytest.raises(WorkflowError, match=r"is not there: put it into .*culture_sae"):
+            client.run(amplify_only(name))
+
+
+def test_a_changed_file_is_loaded_again_and_an_unchanged_one_is_not(
+    client: ComfyClient, sae_folder: Path
+) -> None:
+    path = sae_folder / "changing.safetensors"
+    save_culture_sae(good_sae(), path)
+    graph = amplify_only(path.name)
+    client.run(graph)
+    assert "2" in client.run(graph).cached
+    save_culture_sae(replace(good_sae(), description="changed"), path, overwrite=True)
+    assert "2" not in client.run(graph).cached
+
+
+def test_the_packs_models_are_offered_by_the_stock_loaders(client: ComfyClient) -> None:
+    offered = client.object_info("UNETLoader")["UNETLoader"]["input"]["required"]["unet_name"][0]
+    assert "culture_miniature.safetensors" in offered

@@ -1,0 +1,1 @@
+"""Programs of the repository: a headless ComfyUI server, its client, the demo. ComfyUI never loads them."""
