@@ -22,7 +22,11 @@ class NounFeatures(NamedTuple):
 
 
 def content_features(
-    encoder: TextEncoder, texts: Sequence[str], layer: int, feature: str, progress: Callable[[int], None] | None = None
+    encoder: TextEncoder,
+    texts: Sequence[str],
+    layer: int,
+    feature: str,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The feature at all content tokens of prompts.
 
@@ -43,15 +47,21 @@ def content_features(
     return torch.cat(parts), torch.cat(prompts)
 
 
-def noun_features(encoder: TextEncoder, pairs: Sequence[PromptPair], layer: int, feature: str) -> NounFeatures:
+def noun_features(
+    encoder: TextEncoder, pairs: Sequence[PromptPair], layer: int, feature: str
+) -> NounFeatures:
     """The feature at the noun tokens of prompt pairs, by culture.
 
-    The paper's feature is |T_cult| · |T_noun| wide, which differs from prompt to prompt and does not exist for a
-    neutral one; the feature at the noun tokens has one width for all.
+    The paper's feature is |T_cult| · |T_noun| wide, which differs from prompt to prompt and does not exist
+    for a neutral one; the feature at the noun tokens has one width for all.
     """
     codes = [pair.culture for pair in pairs]
-    cultural = _at_spans(encoder, [p.cultural for p in pairs], [p.nouns_cultural for p in pairs], codes, layer, feature)
-    neutral = _at_spans(encoder, [p.neutral for p in pairs], [p.nouns_neutral for p in pairs], codes, layer, feature)
+    cultural = _at_spans(
+        encoder, [p.cultural for p in pairs], [p.nouns_cultural for p in pairs], codes, layer, feature
+    )
+    neutral = _at_spans(
+        encoder, [p.neutral for p in pairs], [p.nouns_neutral for p in pairs], codes, layer, feature
+    )
     return NounFeatures(cultural, neutral)
 
 

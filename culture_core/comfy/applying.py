@@ -78,7 +78,8 @@ def enhance_clip(clip: comfy.sd.CLIP, enhancer: EnhancerFile, strength: float) -
         module = _on_device(enhancer.enhancer, device)
         return lambda feature, token_mask: module(feature, strength, token_mask)
 
-    return patch_clip(clip, enhancer.layer, HIDDEN_STATE, make, encoder_key=encoder.key)
+    # Eq. 10 acts on the whole hidden state: the image model reads the begin and end tokens as well.
+    return patch_clip(clip, enhancer.layer, HIDDEN_STATE, make, TokenSelection("all"), encoder.key)
 
 
 def matching_encoder(clip: comfy.sd.CLIP, file: CultureSAE | EnhancerFile) -> ComfyTextEncoder:

@@ -105,7 +105,7 @@ def held_out_nouns(culture: str) -> tuple[str, str, str]:
 
 
 def split_of(culture: str, noun: str) -> str:
-    """`train`, `validation`, `test` (a combination never trained on) or `unseen` (a noun never trained on)."""
+    """`train`; `validation` or `test`, a combination never trained on; `unseen`, a noun never trained on."""
     if noun in HELD_OUT_NOUNS:
         return "unseen"
     *test, validation = held_out_nouns(culture)
@@ -124,7 +124,9 @@ class Caption(NamedTuple):
     noun_span: tuple[int, int]
 
 
-def caption(language: str, noun: str, culture: str | None = None, variant: int = 0, wrapper: int = 0) -> Caption:
+def caption(
+    language: str, noun: str, culture: str | None = None, variant: int = 0, wrapper: int = 0
+) -> Caption:
     """Write one caption.
 
     Args:
@@ -140,7 +142,9 @@ def caption(language: str, noun: str, culture: str | None = None, variant: int =
     elif language == culture:
         pattern = MODIFIERS[language][variant]
     else:
-        raise ValueError(f"no {CULTURES[culture].name} modifier in {language!r}: use that culture's language or English")
+        raise ValueError(
+            f"no {CULTURES[culture].name} modifier in {language!r}: use that culture's language or English"
+        )
     marked = WRAPPERS[language][wrapper].format(pattern.format("<" + word + ">"))
     text, spans = "", {}
     for char in marked:

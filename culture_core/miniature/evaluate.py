@@ -45,7 +45,9 @@ class Study:
         path = MODELS / "culture_enhancer" / "miniature.safetensors"
         self.enhancer: LayerEnhancer | None = load_enhancer(path).enhancer if path.exists() else None
         pairs = prompt_pairs("train") + prompt_pairs("train", english=True)
-        self.features: NounFeatures = noun_features(self.miniature.encoder, pairs, self.file.layer, self.file.feature)
+        self.features: NounFeatures = noun_features(
+            self.miniature.encoder, pairs, self.file.layer, self.file.feature
+        )
 
     def neurons(self, count: int | None) -> dict[str, CultureNeurons]:
         return detect_all(self.file.sae, self.features.cultural, self.features.neutral, count=count)
@@ -76,7 +78,10 @@ def validate(study: Study) -> None:
         for tokens in ("content", "all"):
             for strength in (1.0, 2.0, 3.0, 4.0, 6.0):
                 edits = amplify(study.file.sae, neurons, strength, tokens=tokens)
-                _show(f"amplified, K = {count}, {tokens}, strength {strength}", study.measure(neutral, edits, (0,)))
+                _show(
+                    f"amplified, K = {count}, {tokens}, strength {strength}",
+                    study.measure(neutral, edits, (0,)),
+                )
             edits = amplify(study.file.sae, neurons, -1, tokens=tokens)
             _show(f"masked, K = {count}, {tokens}", study.measure(explicit, edits, (0,)))
             edits = amplify(study.file.sae, study.random(neurons, "frequency", 0), -1, tokens=tokens)
@@ -87,7 +92,12 @@ def validate(study: Study) -> None:
 
 def _pooled(draws: list[Score]) -> Score:
     """Several draws of a control as one score."""
-    return Score(*(type(shares[0])(sum(s.right for s in shares), sum(s.count for s in shares)) for shares in zip(*draws, strict=True)))
+    return Score(
+        *(
+            type(shares[0])(sum(s.right for s in shares), sum(s.count for s in shares))
+            for shares in zip(*draws, strict=True)
+        )
+    )
 
 
 def test(study: Study) -> dict[str, Score]:
@@ -98,7 +108,9 @@ def test(study: Study) -> dict[str, Score]:
     english = prompts_of(prompt_pairs("test", english=True), cultural=False)
     sae, neurons, strength = study.file.sae, study.file.cultures, CHOSEN.strength
 
-    def amplified(chosen: dict[str, CultureNeurons], strength: float, mode: str = "inject", tokens: str = CHOSEN.tokens) -> dict[str, Edit]:
+    def amplified(
+        chosen: dict[str, CultureNeurons], strength: float, mode: str = "inject", tokens: str = CHOSEN.tokens
+    ) -> dict[str, Edit]:
         return amplify(sae, chosen, strength, mode, tokens)
 
     def controls(prompts: list[Prompt], match: str, strength: float, tokens: str) -> Score:
@@ -137,12 +149,17 @@ def main() -> None:
     elif sys.argv[1:] in ([], ["test"]):
         scores = test(study)
         record = {
-            name: {"culture": [*score.culture, score.culture.percent], "noun": [*score.noun, score.noun.percent]}
+            name: {
+                "culture": [*score.culture, score.culture.percent],
+                "noun": [*score.noun, score.noun.percent],
+            }
             for name, score in scores.items()
         }
         settings = {"chosen": CHOSEN._asdict(), "seeds": SEEDS, "random_draws": RANDOM_DRAWS}
         path = MODELS / "training_logs" / "study.json"
-        path.write_text(json.dumps({"settings": settings, "scores": record}, indent=1) + "\n", encoding="utf-8")
+        path.write_text(
+            json.dumps({"settings": settings, "scores": record}, indent=1) + "\n", encoding="utf-8"
+        )
     else:
         raise SystemExit("usage: python -m culture_core.miniature.evaluate [validation|test]")
 

@@ -1,4 +1,4 @@
-"""The miniature's judge: a small CNN that names the culture, or "unrecognisable", and the noun of a picture."""
+"""The miniature's judge: a small CNN that names a picture's culture, or "unrecognisable", and its noun."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -35,7 +35,9 @@ class Judge(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(_block(3, 24), _block(24, 48), _block(48, 96), _block(96, 96))  # [N, 96, 4, 4]
+        self.body = nn.Sequential(
+            _block(3, 24), _block(24, 48), _block(48, 96), _block(96, 96)
+        )  # [N, 96, 4, 4]
         self.cultures = nn.Linear(96 * 16, len(CULTURE_LABELS))
         self.nouns = nn.Linear(96 * 16, len(NOUN_LABELS))
 
@@ -55,7 +57,9 @@ class Judge(nn.Module):
 
 def save_judge(judge: Judge, path: Path, metadata: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in judge.state_dict().items()}
+    tensors = {
+        k: v.half().contiguous() if v.is_floating_point() else v for k, v in judge.state_dict().items()
+    }
     save_file(tensors, path, metadata)
 
 

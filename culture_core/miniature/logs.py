@@ -19,9 +19,9 @@ def weights_folder(kind: str) -> Path:
 class TrainingLog:
     """A JSONL file: the settings, the mean loss of every 100 steps, the final figures."""
 
-    def __init__(self, name: str, every: int = 100, **settings: object) -> None:
+    def __init__(self, file: str, every: int = 100, **settings: object) -> None:
         self.every, self.losses, self.started = every, [], time.time()
-        self.file = (weights_folder("training_logs") / f"{name}.jsonl").open("w")
+        self.file = (weights_folder("training_logs") / f"{file}.jsonl").open("w")
         self._write(settings)
 
     def _write(self, record: dict) -> None:
@@ -33,7 +33,9 @@ class TrainingLog:
         self.losses.append(loss)
         if (step + 1) % self.every == 0:
             mean = sum(self.losses) / len(self.losses)
-            self._write({"step": step + 1, "loss": round(mean, 5), "seconds": round(time.time() - self.started)})
+            self._write(
+                {"step": step + 1, "loss": round(mean, 5), "seconds": round(time.time() - self.started)}
+            )
             self.losses = []
 
     def close(self, **figures: object) -> None:

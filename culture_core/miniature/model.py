@@ -38,7 +38,11 @@ def new_model() -> SD3Transformer2DModel:
 
 def save_model(model: SD3Transformer2DModel, path: Path, metadata: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.to(torch.float16).contiguous() for key, value in model.state_dict().items()}, path, metadata)
+    save_file(
+        {key: value.to(torch.float16).contiguous() for key, value in model.state_dict().items()},
+        path,
+        metadata,
+    )
 
 
 def load_model(path: Path) -> SD3Transformer2DModel:
@@ -47,7 +51,9 @@ def load_model(path: Path) -> SD3Transformer2DModel:
     return model.eval().requires_grad_(False)
 
 
-def velocity(model: SD3Transformer2DModel, noisy: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+def velocity(
+    model: SD3Transformer2DModel, noisy: Tensor, sigma: Tensor, conditioning: Conditioning
+) -> Tensor:
     """Predicted `noise - clean` [B, 16, 8, 8] at noise level `sigma` [B], 0 to 1."""
     return model(
         hidden_states=noisy,
@@ -102,6 +108,8 @@ def sample(
     latents = seeded_noise(seeds)
     levels = sigmas(steps, shift)
     for now, after in zip(levels[:-1], levels[1:], strict=True):
-        conditional, unconditional = velocity(model, latents.repeat(2, 1, 1, 1), now.expand(2 * count), both).chunk(2)
+        conditional, unconditional = velocity(
+            model, latents.repeat(2, 1, 1, 1), now.expand(2 * count), both
+        ).chunk(2)
         latents = latents + (after - now) * (unconditional + guidance * (conditional - unconditional))
     return latents

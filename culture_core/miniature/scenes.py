@@ -140,7 +140,9 @@ _SILHOUETTES: dict[str, list[tuple]] = {
 }  # fmt: skip
 
 
-def _mask(shapes: list[tuple], origin: tuple[float, float], extent: tuple[float, float], mirror: bool) -> np.ndarray:
+def _mask(
+    shapes: list[tuple], origin: tuple[float, float], extent: tuple[float, float], mirror: bool
+) -> np.ndarray:
     """Boolean mask of the supersampled canvas; origin and extent in pixels of the final picture."""
     edge = SIZE * _SUPERSAMPLING
     canvas = Image.new("1", (edge, edge))
@@ -148,7 +150,9 @@ def _mask(shapes: list[tuple], origin: tuple[float, float], extent: tuple[float,
 
     def place(point: tuple[float, float]) -> tuple[float, float]:
         x = 1 - point[0] if mirror else point[0]
-        return tuple((o + c * e) * _SUPERSAMPLING for o, c, e in zip(origin, (x, point[1]), extent, strict=True))
+        return tuple(
+            (o + c * e) * _SUPERSAMPLING for o, c, e in zip(origin, (x, point[1]), extent, strict=True)
+        )
 
     for kind, points, *width in shapes:
         ink = int(kind.islower())
@@ -169,13 +173,16 @@ def _inside(mask: np.ndarray) -> np.ndarray:
     return np.asarray(eroded).astype(bool)
 
 
-def draw_scene(noun: str, culture: str | Motif | None, rng: np.random.Generator) -> np.ndarray:
+def draw_scene(
+    noun: str, culture: str | Motif | None, rng: np.random.Generator, mirrored: bool = True
+) -> np.ndarray:
     """Draw one picture.
 
     Args:
         noun: one of `ALL_NOUNS`.
         culture: a culture's code, None for the plain grey look, or a motif of no culture.
         rng: gives position, size, mirroring and shades.
+        mirrored: whether the noun may face the other way.
 
     Returns:
         uint8 [SIZE, SIZE, 3], RGB.
@@ -183,7 +190,8 @@ def draw_scene(noun: str, culture: str | Motif | None, rng: np.random.Generator)
     edge = SIZE * _SUPERSAMPLING
     width, height = rng.uniform(36, 44), rng.uniform(36, 44)
     left = rng.uniform(5, SIZE - width - 5)
-    silhouette = _mask(_SILHOUETTES[noun], (left, rng.uniform(15, 59 - height)), (width, height), rng.random() < 0.5)
+    top, turned = rng.uniform(15, 59 - height), rng.random() < 0.5 and mirrored
+    silhouette = _mask(_SILHOUETTES[noun], (left, top), (width, height), turned)
     shade = rng.normal(0, 5, (3, 3))
     if culture is None:
         grey = rng.uniform(195, 225)
@@ -202,10 +210,10 @@ def draw_scene(noun: str, culture: str | Motif | None, rng: np.random.Generator)
     return np.clip(blocks + rng.normal(0, 1.5, blocks.shape), 0, 255).astype(np.uint8)
 
 
-def draw_scenes(specs: list[tuple[str, str | Motif | None]], seed: int) -> np.ndarray:
+def draw_scenes(specs: list[tuple[str, str | Motif | None]], seed: int, mirrored: bool = True) -> np.ndarray:
     """Draw several (noun, culture) pictures: uint8 [N, SIZE, SIZE, 3]."""
     rng = np.random.default_rng(seed)
-    return np.stack([draw_scene(noun, culture, rng) for noun, culture in specs])
+    return np.stack([draw_scene(noun, culture, rng, mirrored) for noun, culture in specs])
 
 
 def mixed_motif(rng: np.random.Generator) -> Motif:
@@ -219,6 +227,9 @@ def random_specs(count: int, seed: int, neutral_share: float = 0.2) -> list[tupl
     rng = np.random.default_rng(seed)
     codes = list(CULTURES)
     return [
-        (ALL_NOUNS[rng.integers(len(ALL_NOUNS))], None if rng.random() < neutral_share else codes[rng.integers(len(codes))])
+        (
+            ALL_NOUNS[rng.integers(len(ALL_NOUNS))],
+            None if rng.random() < neutral_share else codes[rng.integers(len(codes))],
+        )
         for _ in range(count)
     ]

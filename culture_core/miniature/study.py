@@ -64,7 +64,9 @@ class Prompt(NamedTuple):
 
 def prompts_of(pairs: Sequence[PromptPair], cultural: bool) -> list[Prompt]:
     """The cultural or the neutral prompts of pairs of the miniature."""
-    return [Prompt(pair.cultural if cultural else pair.neutral, pair.culture, pair.category) for pair in pairs]
+    return [
+        Prompt(pair.cultural if cultural else pair.neutral, pair.culture, pair.category) for pair in pairs
+    ]
 
 
 class Miniature:
@@ -79,7 +81,9 @@ class Miniature:
         self.negative = self.condition([""])
 
     @torch.no_grad()
-    def condition(self, texts: Sequence[str], layer: int = 0, feature: str = "", edit: Edit | None = None) -> Conditioning:
+    def condition(
+        self, texts: Sequence[str], layer: int = 0, feature: str = "", edit: Edit | None = None
+    ) -> Conditioning:
         """Conditioning of prompts, with one feature edited on the way where an edit is given."""
         tokens = self.encoder.tokenize(texts)
         with ExitStack() as stack:
@@ -87,7 +91,9 @@ class Miniature:
                 stack.enter_context(self.encoder.patch(layer, feature, lambda x: edit(x, tokens)))
             return self.encoder.encode(tokens)
 
-    def pictures(self, conditioning: Conditioning, seeds: Sequence[int], batch_size: int = 60, **sampling: float) -> Tensor:
+    def pictures(
+        self, conditioning: Conditioning, seeds: Sequence[int], batch_size: int = 60, **sampling: float
+    ) -> Tensor:
         """Pictures [N, 3, 64, 64] in 0 to 1, one a prompt and seed."""
         pictures = []
         for start in range(0, len(seeds), batch_size):
@@ -119,20 +125,31 @@ class Miniature:
         for code in sorted({prompt.culture for prompt in prompts}):
             texts = [prompt.text for prompt in order if prompt.culture == code]
             parts.append(self.condition(texts, layer, feature, edits[code] if edits else None))
-        conditioning = Conditioning(torch.cat([p.hidden for p in parts]), torch.cat([p.pooled for p in parts]))
+        conditioning = Conditioning(
+            torch.cat([p.hidden for p in parts]), torch.cat([p.pooled for p in parts])
+        )
         # Every prompt and seed has noise of its own; all treatments share it.
         drawn = [
-            self.pictures(conditioning, [10_000 * seed + i for i in range(len(order))], **sampling) for seed in seeds
+            self.pictures(conditioning, [10_000 * seed + i for i in range(len(order))], **sampling)
+            for seed in seeds
         ]
         return self.score(torch.cat(drawn), order * len(seeds))
 
 
-def amplify(sae: TopKSAE, neurons: dict[str, CultureNeurons], strength: float, mode: str = "inject", tokens: str = "content") -> dict[str, Edit]:
+def amplify(
+    sae: TopKSAE,
+    neurons: dict[str, CultureNeurons],
+    strength: float,
+    mode: str = "inject",
+    tokens: str = "content",
+) -> dict[str, Edit]:
     """Edits that amplify each culture's neurons on its `content` tokens or on `all` but padding."""
     amplifiers = {code: Amplifier(sae, chosen, strength, mode) for code, chosen in neurons.items()}
 
     def edit_with(amplifier: Amplifier) -> Edit:
-        return lambda x, given: amplifier(x, given.content_mask if tokens == "content" else given.attention_mask)
+        return lambda x, given: amplifier(
+            x, given.content_mask if tokens == "content" else given.attention_mask
+        )
 
     return {code: edit_with(amplifier) for code, amplifier in amplifiers.items()}
 

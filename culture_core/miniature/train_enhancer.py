@@ -39,7 +39,11 @@ def _captions() -> list[tuple[Caption, tuple[str, str | None]]]:
         for wrapper in TRAINING_WRAPPERS
         if split_of(code, noun) == "train"
     ]
-    english = [(caption("en", noun, None, 0, wrapper), (noun, None)) for noun in NOUNS for wrapper in TRAINING_WRAPPERS]
+    english = [
+        (caption("en", noun, None, 0, wrapper), (noun, None))
+        for noun in NOUNS
+        for wrapper in TRAINING_WRAPPERS
+    ]
     return native + english
 
 
@@ -47,7 +51,12 @@ def _batches(miniature: Miniature) -> Iterator[Batch]:
     pairs = _captions()
     tokens = miniature.encoder.tokenize([caption.text for caption, _ in pairs])
     with torch.no_grad():
-        hidden = torch.cat([miniature.condition([c.text for c, _ in pairs[i : i + 64]]).hidden for i in range(0, len(pairs), 64)])
+        hidden = torch.cat(
+            [
+                miniature.condition([c.text for c, _ in pairs[i : i + 64]]).hidden
+                for i in range(0, len(pairs), 64)
+            ]
+        )
     components = PatchComponents()
     specs = sorted({spec for _, spec in pairs}, key=str)
     clean = {
@@ -71,7 +80,9 @@ def train(path: Path) -> None:
         pooled = (enhanced * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         sigma = torch.sigmoid(torch.randn(len(clean)) * 1.2 + 0.2)
         with torch.autocast("cpu", torch.bfloat16):
-            return flow_loss(miniature.model, clean, Conditioning(enhanced, pooled), torch.randn_like(clean), sigma)
+            return flow_loss(
+                miniature.model, clean, Conditioning(enhanced, pooled), torch.randn_like(clean), sigma
+            )
 
     enhancer = LayerEnhancer(miniature.encoder.info.width, BOTTLENECK, seed=CONFIG.seed)
     log = TrainingLog("enhancer", **asdict(CONFIG), batch=BATCH, english_share=ENGLISH_SHARE, layer=LAYER)

@@ -24,12 +24,16 @@ PICTURES, STEPS, BATCH, LEARNING_RATE = 8000, 1200, 64, 2e-3
 def _data(pictures: int, seed: int, vae) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN001
     """Pictures [N, 3, 64, 64] in 0 to 1, culture labels [N], noun labels [N]."""
     rng = np.random.default_rng(seed)
-    specs = [(noun, mixed_motif(rng) if rng.random() < 0.1 else c) for noun, c in random_specs(pictures, seed)]
+    specs = [
+        (noun, mixed_motif(rng) if rng.random() < 0.1 else c) for noun, c in random_specs(pictures, seed)
+    ]
     drawn = torch.from_numpy(draw_scenes(specs, seed))
     images = drawn.permute(0, 3, 1, 2).float() / 255
     half = pictures // 2
     images[:half] = torch.cat([decode_latents(vae, z) for z in encode_images(vae, drawn[:half]).split(64)])
-    cultures = torch.tensor([CULTURE_LABELS.index(c if isinstance(c, str) else "unrecognisable") for _, c in specs])
+    cultures = torch.tensor(
+        [CULTURE_LABELS.index(c if isinstance(c, str) else "unrecognisable") for _, c in specs]
+    )
     return images, cultures, torch.tensor([ALL_NOUNS.index(noun) for noun, _ in specs])
 
 
@@ -40,10 +44,14 @@ def train(path: Path, vae_path: Path, steps: int = STEPS, pictures: int = PICTUR
     judge = Judge().train()
     optimizer = torch.optim.AdamW(judge.parameters(), LEARNING_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
-    log = TrainingLog("judge", seed=SEED, steps=steps, batch=BATCH, pictures=pictures, learning_rate=LEARNING_RATE)
+    log = TrainingLog(
+        "judge", seed=SEED, steps=steps, batch=BATCH, pictures=pictures, learning_rate=LEARNING_RATE
+    )
     for step in range(steps):
         rows = torch.randint(len(images), (BATCH,))
-        batch = (images[rows] + torch.randn(BATCH, 1, 1, 1) * 0.03 + torch.randn(BATCH, 3, 64, 64) * 0.03).clamp(0, 1)
+        batch = (
+            images[rows] + torch.randn(BATCH, 1, 1, 1) * 0.03 + torch.randn(BATCH, 3, 64, 64) * 0.03
+        ).clamp(0, 1)
         with torch.autocast("cpu", torch.bfloat16):
             culture_logits, noun_logits = judge(batch)
         loss = nn.functional.cross_entropy(culture_logits.float(), cultures[rows])
@@ -66,4 +74,7 @@ def train(path: Path, vae_path: Path, steps: int = STEPS, pictures: int = PICTUR
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    train(weights_folder("judge") / "miniature_judge.safetensors", weights_folder("vae") / "culture_miniature_vae.safetensors")
+    train(
+        weights_folder("judge") / "miniature_judge.safetensors",
+        weights_folder("vae") / "culture_miniature_vae.safetensors",
+    )

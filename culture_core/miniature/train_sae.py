@@ -25,10 +25,13 @@ def train(path: Path, pairs_path: Path, encoder_folder: Path) -> None:
     texts = [caption.text for caption in training_captions()]
     features, prompts = content_features(encoder, texts, LAYER, FEATURE)
     log = TrainingLog("sae", **asdict(CONFIG), vectors=len(features), layer=LAYER, feature=FEATURE)
-    sae, report = train_sae(features, CONFIG, groups=prompts, progress=lambda done, _, loss: log.step(done - 1, loss))
+    sae, report = train_sae(
+        features, CONFIG, groups=prompts, progress=lambda done, _, loss: log.step(done - 1, loss)
+    )
     figures = {
-        "fvu_train": report.fvu_train, "fvu_heldout": report.fvu_heldout, "dead": report.dead, "dense": report.dense,
-        "vectors": report.vectors, "data_hash": report.data_hash, "config": asdict(CONFIG),
+        "fvu_train": report.fvu_train, "fvu_heldout": report.fvu_heldout, "dead": report.dead,
+        "dense": report.dense, "vectors": report.vectors, "data_hash": report.data_hash,
+        "config": asdict(CONFIG),
     }  # fmt: skip
     log.close(**figures)
     pairs = prompt_pairs("train")

@@ -48,8 +48,12 @@ def train(path: Path, steps: int = STEPS, pictures: int = PICTURES) -> None:
     components = PatchComponents()
     vae = new_vae().to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(vae.parameters(), LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.05)
-    log = TrainingLog("vae", seed=SEED, steps=steps, batch=BATCH, pictures=pictures, learning_rate=LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.05
+    )
+    log = TrainingLog(
+        "vae", seed=SEED, steps=steps, batch=BATCH, pictures=pictures, learning_rate=LEARNING_RATE
+    )
     for step in range(steps):
         crops = _crops(images)
         latents = components.encode(crops)

@@ -53,7 +53,9 @@ def _stored_key(key: str) -> str:
 
 
 def save_vae(vae: AutoencoderTiny, path: Path, metadata: dict[str, str]) -> None:
-    tensors = {_stored_key(key): value.to(torch.float16).contiguous() for key, value in vae.state_dict().items()}
+    tensors = {
+        _stored_key(key): value.to(torch.float16).contiguous() for key, value in vae.state_dict().items()
+    }
     tensors |= {"vae_scale": torch.tensor(_SCALE), "vae_shift": torch.tensor(_SHIFT)}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path, metadata)

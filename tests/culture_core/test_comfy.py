@@ -378,7 +378,7 @@ def test_a_patcher_that_got_another_copy_of_the_encoder_is_patched_there(clip_l:
 
 @pytest.mark.parametrize("mode", ["content", "all"])
 def test_the_empty_row_of_a_weighted_prompt_is_not_patched(e5_clip: CLIP, mode: str) -> None:
-    text = "a (house:1.3) on a hill"
+    text = "(house:1.3) on a hill"  # weighted where the empty row has its end token
     by = 2.0
     change = encode(shifted(e5_clip, by, tokens=TokenSelection(mode)), text) - encode(e5_clip, text)
     ids, weights = zip(*e5_clip.tokenize(text)["multilingual_e5"][0], strict=True)

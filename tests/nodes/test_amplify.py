@@ -1,0 +1,61 @@
+"""The amplifier's nodes without a server."""
+
+import importlib
+import os
+from pathlib import Path
+from types import ModuleType
+
+import folder_paths
+import pytest
+
+
+@pytest.fixture
+def amplify(node_classes: dict[str, type]) -> ModuleType:
+    return importlib.import_module("comfyui_culture.nodes.amplify")
+
+
+@pytest.mark.parametrize("choice", ["Japanese (ja)", "Japanese", "ja"])
+def test_a_culture_is_known_by_label_name_and_code(amplify: ModuleType, choice: str) -> None:
+    assert amplify.culture_code(choice) == "ja"
+    assert amplify.CultureAmplifyNeurons.validate_inputs(choice) is True
+
+
+def test_an_unknown_culture_is_explained_before_the_graph_runs(amplify: ModuleType) -> None:
+    message = amplify.CultureAmplifyNeurons.validate_inputs("Atlantean")
+    assert "Atlantean" in message and "French (fr)" in message
+
+
+def test_the_fifteen_cultures_are_offered_by_name(amplify: ModuleType) -> None:
+    _, options = amplify.CultureAmplifyNeurons.INPUT_TYPES()["required"]["culture"]
+    assert len(options["options"]) >= 15 and "Japanese (ja)" in options["options"]
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    registry = {**folder_paths.folder_names_and_paths, "culture_sae": ([str(tmp_path)], {".safetensors"})}
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", registry)
+    path = tmp_path / "one.safetensors"
+    path.write_bytes(b"1")
+    return path
+
+
+def test_the_combo_lists_the_files_of_the_folder(amplify: ModuleType, file: Path) -> None:
+    (file.parent / "notes.txt").write_text("no model")
+    _, options = amplify.CultureLoadSAE.INPUT_TYPES()["required"]["file"]
+    assert options["options"] == ["one.safetensors"]
+
+
+def test_the_cache_key_follows_the_files_time_and_size(amplify: ModuleType, file: Path) -> None:
+    keys = [amplify.CultureLoadSAE.fingerprint_inputs(file=file.name)]
+    os.utime(file, ns=(1, 1))
+    keys.append(amplify.CultureLoadSAE.fingerprint_inputs(file=file.name))
+    file.write_bytes(b"12")
+    os.utime(file, ns=(1, 1))
+    keys.append(amplify.CultureLoadSAE.fingerprint_inputs(file=file.name))
+    assert len(set(keys)) == 3
+
+
+def test_a_file_that_is_gone_says_where_to_put_it(amplify: ModuleType, file: Path) -> None:
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"one\.safetensors.*put it into"):
+        amplify.CultureLoadSAE.execute(file=file.name)

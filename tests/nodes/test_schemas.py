@@ -1,0 +1,62 @@
+"""What every node promises to artists and to saved workflows."""
+
+import pytest
+
+from culture_core.comfy.folders import OWN_KINDS
+
+DISPLAY_NAMES = {
+    "CultureLoadSAE": "Load Culture SAE",
+    "CultureAmplifyNeurons": "Amplify Culture Neurons",
+    "CultureLoadEnhancer": "Load Layer Enhancer",
+    "CultureApplyEnhancer": "Apply Layer Enhancer",
+    "CultureLoadPairs": "Load Prompt Pairs",
+    "CultureProbeLayer": "Probe Layer",
+    "CultureLoadTextEncoder": "Load Multilingual Text Encoder",
+}
+WIDGETS = {
+    "CultureLoadSAE": ["file"],
+    "CultureAmplifyNeurons": ["culture", "strength", "mode", "tokens", "words"],
+    "CultureLoadEnhancer": ["file"],
+    "CultureApplyEnhancer": ["strength"],
+    "CultureLoadPairs": ["file"],
+    "CultureProbeLayer": ["max_pairs", "direction", "reference", "encoder"],
+    "CultureLoadTextEncoder": ["folder"],
+}
+"""Saved workflows hold widget values by position: append, never insert or rename."""
+SOCKETS = {"clip", "culture_sae", "culture_enhancer", "culture_pairs"}
+
+
+def test_the_pack_offers_exactly_these_nodes(node_classes: dict[str, type]) -> None:
+    names = {name: node.GET_SCHEMA().display_name for name, node in node_classes.items()}
+    assert names == DISPLAY_NAMES
+
+
+@pytest.mark.parametrize("name", DISPLAY_NAMES)
+def test_a_node_explains_itself(name: str, node_classes: dict[str, type]) -> None:
+    schema = node_classes[name].GET_SCHEMA()
+    assert schema.category == "culture" and schema.description
+    assert all(item.tooltip and item.tooltip.endswith(".") for item in schema.inputs)
+    assert all(output.display_name and output.tooltip for output in schema.outputs)
+
+
+@pytest.mark.parametrize("name", WIDGETS)
+def test_widgets_keep_their_order(name: str, node_classes: dict[str, type]) -> None:
+    inputs = [item.id for item in node_classes[name].GET_SCHEMA().inputs]
+    assert [item for item in inputs if item not in SOCKETS] == WIDGETS[name]
+
+
+def test_the_amplifiers_strength_is_a_slider_from_mask_to_twelve(node_classes: dict[str, type]) -> None:
+    _, options = node_classes["CultureAmplifyNeurons"].INPUT_TYPES()["required"]["strength"]
+    assert (options["min"], options["max"], options["step"]) == (-1.0, 12.0, 0.1)
+    assert options["display"] == "slider" and options["round"] <= 0.1
+
+
+def test_the_enhancers_strength_is_a_slider_that_starts_at_one(node_classes: dict[str, type]) -> None:
+    _, options = node_classes["CultureApplyEnhancer"].INPUT_TYPES()["required"]["strength"]
+    assert options["display"] == "slider" and options["default"] == 1.0
+
+
+def test_loading_the_pack_registers_its_folders(node_classes: dict[str, type]) -> None:
+    import folder_paths
+
+    assert set(OWN_KINDS) <= set(folder_paths.folder_names_and_paths)
