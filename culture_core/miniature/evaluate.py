@@ -1,23 +1,23 @@
-"""The demo's figures: `python -m culture_core.miniature.evaluate [validation|test]`.
+"""The demo's figures: `python -m culture_core.miniature.evaluate validation|strengths|test`.
 
-`validation` sweeps strength, number of neurons and tokens on validation prompts; the choices go into
-`CHOSEN` by hand. `test` reports the chosen settings on prompts and combinations that nothing was trained or
-chosen on, and writes the table that the README shows.
+`validation` sweeps what can be chosen, on validation prompts; the choices stand in `train_sae.py` and here.
+`strengths` measures each culture's best strength on validation prompts and stores it in the culture SAE.
+`test` reports prompts and combinations that nothing was trained or chosen on: the table of the README.
 """
 
+import itertools
 import json
 import logging
 import sys
 from collections.abc import Callable
-from typing import NamedTuple
 
 from ..enhancer import LayerEnhancer
 from ..features import NounFeatures, noun_features
-from ..files import CultureSAE, load_culture_sae, load_enhancer
+from ..files import CultureSAE, Strengths, load_culture_sae, load_enhancer, save_culture_sae
 from ..neurons import CultureNeurons, detect_all, random_latents
-from .captions import prompt_pairs
+from .captions import HELD_OUT_WRAPPER, NOUNS, caption, prompt_pairs, split_of
 from .logs import MODELS
-from .study import Edit, Miniature, Prompt, Score, amplify, enhance, prompts_of
+from .study import Edit, Miniature, Prompt, Score, Share, amplify, enhance, prompts_of
 
 logger = logging.getLogger(__name__)
 
@@ -25,15 +25,11 @@ SEEDS = (0, 1, 2)
 RANDOM_DRAWS = (0, 1, 2)
 
 
-class Chosen(NamedTuple):
-    """Settings picked on validation prompts."""
-
-    strength: float
-    tokens: str
-    masked_tokens: str
-
-
-CHOSEN = Chosen(strength=4.0, tokens="content", masked_tokens="all")
+TOKENS, MASKED_TOKENS = "content", "all"
+"""Which tokens are amplified and which are masked, chosen on validation prompts."""
+STRENGTHS = (1.0, 1.4, 1.7, 2.0, 2.3, 2.6, 3.0, 4.0)
+NOUNS_SUFFER = 0.9
+"""A strength is past its limit where fewer nouns than this share of the neutral prompts' are recognised."""
 
 
 class Study:
@@ -49,8 +45,9 @@ class Study:
             self.miniature.encoder, pairs, self.file.layer, self.file.feature
         )
 
-    def neurons(self, count: int | None) -> dict[str, CultureNeurons]:
-        return detect_all(self.file.sae, self.features.cultural, self.features.neutral, count=count)
+    def neurons(self, count: int | None, contrast: str) -> dict[str, CultureNeurons]:
+        cultural, neutral = self.features
+        return detect_all(self.file.sae, cultural, neutral, count=count, contrast=contrast)
 
     def random(self, neurons: dict[str, CultureNeurons], match: str, seed: int) -> dict[str, CultureNeurons]:
         """Controls drawn among the latents that the culture's own prompts activate."""
@@ -73,28 +70,59 @@ def validate(study: Study) -> None:
     neutral, explicit = prompts_of(pairs, cultural=False), prompts_of(pairs, cultural=True)
     _show("explicit", study.measure(explicit))
     _show("neutral", study.measure(neutral))
-    for count in (None, 10, 20, 40):
-        neurons = study.neurons(count)
+    for count, contrast in itertools.product((None, 20, 40, 80), ("mean", "maximum")):
+        neurons = study.neurons(count, contrast)
+        chosen = f"K = {count}, minus the others' {contrast}"
         for tokens in ("content", "all"):
-            for strength in (1.0, 2.0, 3.0, 4.0, 6.0):
+            for strength in (1.0, 2.0, 2.5, 4.0):
                 edits = amplify(study.file.sae, neurons, strength, tokens=tokens)
                 _show(
-                    f"amplified, K = {count}, {tokens}, strength {strength}",
-                    study.measure(neutral, edits, (0,)),
+                    f"amplified, {chosen}, {tokens}, strength {strength}", study.measure(neutral, edits, (0,))
                 )
             edits = amplify(study.file.sae, neurons, -1, tokens=tokens)
-            _show(f"masked, K = {count}, {tokens}", study.measure(explicit, edits, (0,)))
+            _show(f"masked, {chosen}, {tokens}", study.measure(explicit, edits, (0,)))
             edits = amplify(study.file.sae, study.random(neurons, "frequency", 0), -1, tokens=tokens)
-            _show(f"random masked, K = {count}, {tokens}", study.measure(explicit, edits, (0,)))
+            _show(f"random masked, {chosen}, {tokens}", study.measure(explicit, edits, (0,)))
     if study.enhancer is not None:
         _show("enhanced", study.measure(neutral, enhance(study.enhancer, list(study.file.cultures))))
+
+
+def _tuning_prompts(culture: str) -> list[Prompt]:
+    """Neutral prompts in wordings that were never trained on, with every noun but the test's."""
+    return [
+        Prompt(caption(culture, noun, None, 0, HELD_OUT_WRAPPER).text, culture, noun)
+        for noun in NOUNS
+        if split_of(culture, noun) in ("train", "validation")
+    ]
+
+
+def find_strengths(study: Study) -> dict[str, Strengths]:
+    """Each culture's strength with most pictures right in both culture and noun, and where nouns suffer."""
+    found = {}
+    for code, neurons in study.file.cultures.items():
+        prompts = _tuning_prompts(code)
+        least = NOUNS_SUFFER * study.measure(prompts, seeds=(7,)).noun.right
+        scores = {
+            strength: study.measure(
+                prompts, amplify(study.file.sae, {code: neurons}, strength, tokens=TOKENS), (7,)
+            )
+            for strength in STRENGTHS
+        }
+        most = max(score.both.right for score in scores.values())
+        # The middle of those that do equally well is farthest from where either end fails.
+        tied = [strength for strength in STRENGTHS if scores[strength].both.right == most]
+        best = tied[len(tied) // 2]
+        limit = max([s for s in STRENGTHS if s >= best and scores[s].noun.right >= least], default=best)
+        found[code] = Strengths(best, limit)
+        logger.info("%s: best %.1f, limit %.1f, %s right there", code, best, limit, scores[best].both)
+    return found
 
 
 def _pooled(draws: list[Score]) -> Score:
     """Several draws of a control as one score."""
     return Score(
         *(
-            type(shares[0])(sum(s.right for s in shares), sum(s.count for s in shares))
+            Share(sum(s.right for s in shares), sum(s.count for s in shares))
             for shares in zip(*draws, strict=True)
         )
     )
@@ -106,33 +134,33 @@ def test(study: Study) -> dict[str, Score]:
     neutral, explicit = prompts_of(pairs, cultural=False), prompts_of(pairs, cultural=True)
     unseen = prompt_pairs("unseen")
     english = prompts_of(prompt_pairs("test", english=True), cultural=False)
-    sae, neurons, strength = study.file.sae, study.file.cultures, CHOSEN.strength
+    sae, neurons = study.file.sae, study.file.cultures
+    best = {code: found.best for code, found in study.file.strengths.items()}
+    paper = dict.fromkeys(neurons, 6.0)
+    off = dict.fromkeys(neurons, -1.0)
 
-    def amplified(
-        chosen: dict[str, CultureNeurons], strength: float, mode: str = "inject", tokens: str = CHOSEN.tokens
-    ) -> dict[str, Edit]:
-        return amplify(sae, chosen, strength, mode, tokens)
-
-    def controls(prompts: list[Prompt], match: str, strength: float, tokens: str) -> Score:
+    def controls(prompts: list[Prompt], match: str, strength: dict[str, float], tokens: str) -> Score:
         draws = [study.random(neurons, match, seed) for seed in RANDOM_DRAWS]
-        return _pooled([study.measure(prompts, amplified(draw, strength, tokens=tokens)) for draw in draws])
+        return _pooled(
+            [study.measure(prompts, amplify(sae, draw, strength, tokens=tokens)) for draw in draws]
+        )
 
     rows: dict[str, Callable[[], Score]] = {
         "explicit modifier": lambda: study.measure(explicit),
         "neutral": lambda: study.measure(neutral),
-        f"neutral, amplified (inject, strength {strength:g})": lambda: study.measure(neutral, amplified(neurons, strength)),
-        "neutral, amplified (scale, strength 6, the paper's)": lambda: study.measure(neutral, amplified(neurons, 6, "scale")),
-        "neutral, random latents (frequency-matched)": lambda: controls(neutral, "frequency", strength, CHOSEN.tokens),
-        "neutral, random latents (norm-matched)": lambda: controls(neutral, "norm", strength, CHOSEN.tokens),
-        "explicit, culture neurons masked": lambda: study.measure(explicit, amplified(neurons, -1, tokens=CHOSEN.masked_tokens)),
-        "explicit, random latents masked (frequency-matched)": lambda: controls(explicit, "frequency", -1, CHOSEN.masked_tokens),
-        "explicit, random latents masked (norm-matched)": lambda: controls(explicit, "norm", -1, CHOSEN.masked_tokens),
+        "neutral, amplified (inject, best strength)": lambda: study.measure(neutral, amplify(sae, neurons, best)),
+        "neutral, amplified (scale, strength 6, the paper's)": lambda: study.measure(neutral, amplify(sae, neurons, paper, "scale")),
+        "neutral, random latents (frequency-matched)": lambda: controls(neutral, "frequency", best, TOKENS),
+        "neutral, random latents (norm-matched)": lambda: controls(neutral, "norm", best, TOKENS),
+        "explicit, culture neurons masked": lambda: study.measure(explicit, amplify(sae, neurons, off, tokens=MASKED_TOKENS)),
+        "explicit, random latents masked (frequency-matched)": lambda: controls(explicit, "frequency", off, MASKED_TOKENS),
+        "explicit, random latents masked (norm-matched)": lambda: controls(explicit, "norm", off, MASKED_TOKENS),
         "neutral, enhanced": lambda: study.measure(neutral, enhance(study.enhancer, list(neurons))),
         "neutral English": lambda: study.measure(english),
-        "neutral English, amplified": lambda: study.measure(english, amplified(neurons, strength)),
+        "neutral English, amplified": lambda: study.measure(english, amplify(sae, neurons, best)),
         "explicit, nouns never trained on": lambda: study.measure(prompts_of(unseen, cultural=True)),
         "neutral, nouns never trained on": lambda: study.measure(prompts_of(unseen, cultural=False)),
-        "neutral, nouns never trained on, amplified": lambda: study.measure(prompts_of(unseen, cultural=False), amplified(neurons, strength)),
+        "neutral, nouns never trained on, amplified": lambda: study.measure(prompts_of(unseen, cultural=False), amplify(sae, neurons, best)),
     }  # fmt: skip
     scores = {}
     for name, measure in rows.items():
@@ -146,7 +174,10 @@ def main() -> None:
     study = Study()
     if sys.argv[1:] == ["validation"]:
         validate(study)
-    elif sys.argv[1:] in ([], ["test"]):
+    elif sys.argv[1:] == ["strengths"]:
+        study.file.strengths = find_strengths(study)
+        save_culture_sae(study.file, study.file.path, overwrite=True)
+    elif sys.argv[1:] == ["test"]:
         scores = test(study)
         record = {
             name: {
@@ -155,13 +186,20 @@ def main() -> None:
             }
             for name, score in scores.items()
         }
-        settings = {"chosen": CHOSEN._asdict(), "seeds": SEEDS, "random_draws": RANDOM_DRAWS}
+        strengths = {code: found._asdict() for code, found in study.file.strengths.items()}
+        settings = {
+            "strengths": strengths,
+            "tokens": TOKENS,
+            "masked_tokens": MASKED_TOKENS,
+            "seeds": SEEDS,
+            "random_draws": RANDOM_DRAWS,
+        }
         path = MODELS / "training_logs" / "study.json"
         path.write_text(
             json.dumps({"settings": settings, "scores": record}, indent=1) + "\n", encoding="utf-8"
         )
     else:
-        raise SystemExit("usage: python -m culture_core.miniature.evaluate [validation|test]")
+        raise SystemExit("usage: python -m culture_core.miniature.evaluate validation|strengths|test")
 
 
 if __name__ == "__main__":

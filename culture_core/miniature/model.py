@@ -15,7 +15,7 @@ from ..encoders import Conditioning
 from .vae import LATENT_CHANNELS, LATENT_SIZE
 
 CONTEXT_WIDTH = 384
-STEPS, GUIDANCE, SHIFT = 20, 2.0, 1.0
+STEPS, GUIDANCE, SHIFT = 20, 3.0, 1.0
 """Sampling defaults; the shipped workflows use the same."""
 
 

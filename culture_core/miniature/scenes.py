@@ -173,16 +173,13 @@ def _inside(mask: np.ndarray) -> np.ndarray:
     return np.asarray(eroded).astype(bool)
 
 
-def draw_scene(
-    noun: str, culture: str | Motif | None, rng: np.random.Generator, mirrored: bool = True
-) -> np.ndarray:
+def draw_scene(noun: str, culture: str | Motif | None, rng: np.random.Generator) -> np.ndarray:
     """Draw one picture.
 
     Args:
         noun: one of `ALL_NOUNS`.
         culture: a culture's code, None for the plain grey look, or a motif of no culture.
         rng: gives position, size, mirroring and shades.
-        mirrored: whether the noun may face the other way.
 
     Returns:
         uint8 [SIZE, SIZE, 3], RGB.
@@ -190,7 +187,7 @@ def draw_scene(
     edge = SIZE * _SUPERSAMPLING
     width, height = rng.uniform(36, 44), rng.uniform(36, 44)
     left = rng.uniform(5, SIZE - width - 5)
-    top, turned = rng.uniform(15, 59 - height), rng.random() < 0.5 and mirrored
+    top, turned = rng.uniform(15, 59 - height), rng.random() < 0.5
     silhouette = _mask(_SILHOUETTES[noun], (left, top), (width, height), turned)
     shade = rng.normal(0, 5, (3, 3))
     if culture is None:
@@ -210,10 +207,10 @@ def draw_scene(
     return np.clip(blocks + rng.normal(0, 1.5, blocks.shape), 0, 255).astype(np.uint8)
 
 
-def draw_scenes(specs: list[tuple[str, str | Motif | None]], seed: int, mirrored: bool = True) -> np.ndarray:
+def draw_scenes(specs: list[tuple[str, str | Motif | None]], seed: int) -> np.ndarray:
     """Draw several (noun, culture) pictures: uint8 [N, SIZE, SIZE, 3]."""
     rng = np.random.default_rng(seed)
-    return np.stack([draw_scene(noun, culture, rng, mirrored) for noun, culture in specs])
+    return np.stack([draw_scene(noun, culture, rng) for noun, culture in specs])
 
 
 def mixed_motif(rng: np.random.Generator) -> Motif:

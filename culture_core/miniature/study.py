@@ -1,7 +1,7 @@
 """The miniature as an instrument: prompts to pictures to CultureVQA and noun accuracy, without ComfyUI."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -53,6 +53,8 @@ class Score(NamedTuple):
     culture: Share
     """CultureVQA: pictures that show the culture that was asked for."""
     noun: Share
+    both: Share
+    """Pictures that show the noun in that culture."""
 
 
 class Prompt(NamedTuple):
@@ -106,9 +108,10 @@ class Miniature:
     def score(self, pictures: Tensor, prompts: Sequence[Prompt]) -> Score:
         """Judge pictures [N, 3, 64, 64] against their prompts."""
         verdict = self.judge.judge(pictures)
-        cultures = sum(seen == prompt.culture for seen, prompt in zip(verdict.cultures, prompts, strict=True))
-        nouns = sum(seen == prompt.noun for seen, prompt in zip(verdict.nouns, prompts, strict=True))
-        return Score(Share(cultures, len(prompts)), Share(nouns, len(prompts)))
+        cultures = [seen == prompt.culture for seen, prompt in zip(verdict.cultures, prompts, strict=True)]
+        nouns = [seen == prompt.noun for seen, prompt in zip(verdict.nouns, prompts, strict=True)]
+        both = [culture and noun for culture, noun in zip(cultures, nouns, strict=True)]
+        return Score(*(Share(sum(right), len(prompts)) for right in (cultures, nouns, both)))
 
     def measure(
         self,
@@ -138,20 +141,28 @@ class Miniature:
 
 def amplify(
     sae: TopKSAE,
-    neurons: dict[str, CultureNeurons],
-    strength: float,
+    neurons: Mapping[str, CultureNeurons],
+    strength: float | Mapping[str, float],
     mode: str = "inject",
     tokens: str = "content",
 ) -> dict[str, Edit]:
-    """Edits that amplify each culture's neurons on its `content` tokens or on `all` but padding."""
-    amplifiers = {code: Amplifier(sae, chosen, strength, mode) for code, chosen in neurons.items()}
+    """Edits that amplify each culture's neurons on its `content` tokens or on `all` but padding.
+
+    Args:
+        strength: one for all cultures, or one a culture.
+    """
 
     def edit_with(amplifier: Amplifier) -> Edit:
         return lambda x, given: amplifier(
             x, given.content_mask if tokens == "content" else given.attention_mask
         )
 
-    return {code: edit_with(amplifier) for code, amplifier in amplifiers.items()}
+    return {
+        code: edit_with(
+            Amplifier(sae, chosen, strength[code] if isinstance(strength, Mapping) else strength, mode)
+        )
+        for code, chosen in neurons.items()
+    }
 
 
 def enhance(enhancer: LayerEnhancer, cultures: Sequence[str], strength: float = 1.0) -> dict[str, Edit]:

@@ -16,8 +16,8 @@ from .logs import TrainingLog, weights_folder
 
 LAYER, FEATURE = 11, HIDDEN_STATE
 CONFIG = SAEConfig(n_latents=2048, k=32, steps=2000, seed=4)
-NEURONS = 20
-"""Neurons a culture, chosen on validation prompts by `study.py`."""
+NEURONS, CONTRAST = 40, "maximum"
+"""Neurons a culture and what their score is compared with, chosen on validation prompts by `evaluate.py`."""
 
 
 def train(path: Path, pairs_path: Path, encoder_folder: Path) -> None:
@@ -39,7 +39,7 @@ def train(path: Path, pairs_path: Path, encoder_folder: Path) -> None:
     nouns = noun_features(encoder, pairs + prompt_pairs("train", english=True), LAYER, FEATURE)
     culture_sae = CultureSAE(
         sae, LAYER, FEATURE, encoder.fingerprint(),
-        cultures=detect_all(sae, nouns.cultural, nouns.neutral, count=NEURONS),
+        cultures=detect_all(sae, nouns.cultural, nouns.neutral, count=NEURONS, contrast=CONTRAST),
         training=figures, licence="GPL-3.0-or-later", author="comfyui-culture",
         description="Culture neurons of multilingual-e5-small for the miniature's 15 cultures",
     )  # fmt: skip
