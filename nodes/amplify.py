@@ -71,13 +71,13 @@ class CultureAmplifyNeurons(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "strength",
-                    default=4.0,
+                    default=2.0,
                     min=MIN_STRENGTH,
                     max=MAX_STRENGTH,
                     step=0.1,
                     round=0.01,
                     display_mode=io.NumberDisplay.slider,
-                    tooltip="0 changes nothing at all, bit for bit; 2 to 6 is the useful range; higher "
+                    tooltip="0 changes nothing at all, bit for bit; 1 to 3 is the useful range; higher "
                     "values bend the subject before they add culture; -1 switches the culture's neurons off.",
                 ),
                 io.Combo.Input(

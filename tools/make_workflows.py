@@ -61,7 +61,7 @@ def loaders() -> Graph:
 
 def amplifier(culture: str, column: int = 1) -> Graph:
     source = {"clip": Link("Text encoder"), "culture_sae": Link("Culture SAE")}
-    setting = {"culture": culture, "strength": 4.0, "mode": "inject", "tokens": "content", "words": ""}
+    setting = {"culture": culture, "strength": 2.0, "mode": "inject", "tokens": "content", "words": ""}
     return [
         Node("CultureLoadSAE", "Culture SAE", 0, {"file": "miniature.safetensors"}),
         Node("CultureAmplifyNeurons", "Amplify", column, source | setting),
@@ -78,7 +78,7 @@ def enhancer(column: int = 1) -> Graph:
 
 def picture(name: str, clip: str, text: str | Link, seed: int | Link, prompt_title: str) -> Graph:
     """Encode, sample, decode, save; the saving node is titled `name`."""
-    sampling = {"steps": 20, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+    sampling = {"steps": 20, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
     sources = {
         "model": Link("Model sampling"),
         "positive": Link(prompt_title),
