@@ -35,13 +35,16 @@ class LayerEnhancer(nn.Module):
             raise ValueError(f"width and bottleneck must be at least 1, got {width} and {bottleneck}")
         super().__init__()
         self.width, self.bottleneck = width, bottleneck
-        generator = torch.Generator().manual_seed(seed)
-        self.W1 = nn.Parameter(torch.randn(bottleneck, width, generator=generator) / math.sqrt(width))
-        self.b1 = nn.Parameter(torch.zeros(bottleneck))
-        self.W2 = nn.Parameter(torch.randn(width, bottleneck, generator=generator) / math.sqrt(bottleneck))
-        self.b2 = nn.Parameter(torch.zeros(width))
-        self.gain = nn.Parameter(torch.zeros(width))
-        self.bias = nn.Parameter(torch.zeros(width))
+        # ComfyUI runs nodes in inference mode, and a parameter that is made there can never be trained.
+        with torch.inference_mode(False):
+            generator = torch.Generator().manual_seed(seed)
+            self.W1 = nn.Parameter(torch.randn(bottleneck, width, generator=generator) / math.sqrt(width))
+            self.b1 = nn.Parameter(torch.zeros(bottleneck))
+            outer = torch.randn(width, bottleneck, generator=generator)
+            self.W2 = nn.Parameter(outer / math.sqrt(bottleneck))
+            self.b2 = nn.Parameter(torch.zeros(width))
+            self.gain = nn.Parameter(torch.zeros(width))
+            self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, hidden: Tensor, strength: float = 1.0, token_mask: Tensor | None = None) -> Tensor:
         """The enhanced hidden state.

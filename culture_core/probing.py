@@ -144,8 +144,12 @@ class _Batch(NamedTuple):
 def _stand_ins(neutral: Tokens, row: int, nouns: list[int], reference: str) -> list[int]:
     if reference == NONE:
         return []
-    content = neutral.content_mask[row].nonzero().squeeze(1).tolist()
-    return [position for position in content if position not in nouns]
+    # Pieces that are nothing but a word boundary stand for no text: they are no context either.
+    return [
+        position
+        for position, text in enumerate(neutral.offsets[row])
+        if text is not None and position not in nouns
+    ]
 
 
 def _rows(tokens: Tokens, rows: list[int]) -> Tokens:

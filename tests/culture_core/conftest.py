@@ -1,4 +1,4 @@
-"""Small encoders for the tests of the core: the shipped one, and CLIP- and BERT-shaped ones with random weights."""
+"""Small encoders for the core's tests: the shipped one, and CLIP- and BERT-shaped ones of random weights."""
 
 from pathlib import Path
 

@@ -504,12 +504,18 @@ def test_strength_zero_is_a_clone_without_hooks(
         assert hooks_on(clip) == 0
 
 
-def test_amplifier_and_enhancer_change_the_content_tokens(
-    clip: CLIP, culture_sae: CultureSAE, enhancer: EnhancerFile
-) -> None:
+def test_the_amplifier_changes_the_content_tokens(clip: CLIP, culture_sae: CultureSAE) -> None:
     before, mask = encode(clip, PROMPT), content_rows(clip, PROMPT)
-    for patched in (amplified(clip, culture_sae, 4.0), enhance_clip(clip, enhancer, 1.0)):
-        assert torch.equal((encode(patched, PROMPT) != before).any(dim=-1)[0], mask)
+    patched = amplified(clip, culture_sae, 4.0)
+    assert torch.equal((encode(patched, PROMPT) != before).any(dim=-1)[0], mask)
+
+
+def test_the_enhancer_changes_all_tokens_but_padding(clip: CLIP, enhancer: EnhancerFile) -> None:
+    before, mask = encode(clip, PROMPT), content_rows(clip, PROMPT)
+    content = mask.nonzero().squeeze(1)
+    mask[content[0] - 1] = mask[content[-1] + 1] = True  # begin and end
+    patched = enhance_clip(clip, enhancer, 1.0)
+    assert torch.equal((encode(patched, PROMPT) != before).any(dim=-1)[0], mask)
 
 
 def test_injection_adds_the_neurons_directions(e5_clip: CLIP) -> None:

@@ -1,0 +1,122 @@
+"""The layer enhancer: an identity at first, then equation 10, and training that can be taken up again."""
+
+import pytest
+import torch
+
+from culture_core.enhancer import EnhancerConfig, LayerEnhancer, through_encoder, train_enhancer
+
+WIDTH = 32
+
+
+def trained(seed: int = 0) -> LayerEnhancer:
+    torch.manual_seed(seed)
+    enhancer = LayerEnhancer(WIDTH, 8)
+    for parameter in enhancer.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return enhancer
+
+
+def batches() -> list:
+    generator = torch.Generator().manual_seed(5)
+    hidden = torch.randn(6, 4, 5, WIDTH, generator=generator)
+    return [(states, None, states.roll(1, -1)) for states in hidden]
+
+
+def distance(enhanced, batch):
+    return (enhanced - batch[2] + 0.01 * torch.randn_like(enhanced)).square().mean()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_untrained_it_is_the_identity_bit_for_bit(dtype):
+    hidden = torch.randn(2, 5, WIDTH).to(dtype)
+    hidden[0, 0, :4] = torch.tensor([0.0, -0.0, 1e-30, -1e-30])
+    enhanced = LayerEnhancer(WIDTH, 8)(hidden)
+    assert torch.equal(enhanced.view(torch.uint8), hidden.view(torch.uint8))
+
+
+def test_at_strength_zero_it_returns_the_very_input():
+    hidden = torch.randn(2, 5, WIDTH)
+    assert trained()(hidden, 0.0) is hidden
+
+
+def test_it_computes_equation_10():
+    enhancer, hidden = trained(), torch.randn(2, 5, WIDTH)
+    x = hidden @ enhancer.W1.T + enhancer.b1
+    x = 0.5 * x * (1 + torch.erf(x / 2**0.5))
+    x = x @ enhancer.W2.T + enhancer.b2
+    x = (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+    expected = hidden + 1.5 * (x * enhancer.gain + enhancer.bias)
+    torch.testing.assert_close(enhancer(hidden, 1.5), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_tokens_outside_the_mask_keep_every_bit():
+    hidden, mask = torch.randn(2, 5, WIDTH), torch.zeros(2, 5, dtype=torch.bool)
+    mask[0, 1] = True
+    enhanced = trained()(hidden, 1.0, mask)
+    assert torch.equal(enhanced[~mask], hidden[~mask]) and not torch.equal(enhanced[mask], hidden[mask])
+
+
+def test_training_lowers_the_loss_and_leaves_other_models_without_gradients():
+    other = torch.nn.Linear(WIDTH, WIDTH)
+
+    def loss(enhanced, batch):
+        return (other(enhanced) - batch[2]).square().mean()
+
+    report = train_enhancer(
+        LayerEnhancer(WIDTH, 16), batches(), loss, EnhancerConfig(learning_rate=1e-2, steps=60)
+    )
+    assert sum(report.losses[-6:]) < 0.8 * sum(report.losses[:6])
+    assert all(parameter.grad is None for parameter in other.parameters())
+
+
+def test_training_works_in_inference_mode():
+    with torch.inference_mode():
+        data = batches()
+        report = train_enhancer(
+            LayerEnhancer(WIDTH, 8), data, distance, EnhancerConfig(learning_rate=1e-2, steps=12)
+        )
+    assert report.losses[-1] < report.losses[0]
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_an_interrupted_run_ends_as_the_undisturbed_one(tmp_path, ema):
+    config, path = EnhancerConfig(learning_rate=1e-2, steps=10, ema=ema), tmp_path / "run.safetensors"
+    whole, broken = LayerEnhancer(WIDTH, 8), LayerEnhancer(WIDTH, 8)
+    train_enhancer(whole, batches(), distance, config)
+
+    def stop(done: int, _total: int, _loss: float) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_enhancer(broken, batches(), distance, config, progress=stop, checkpoint=path)
+    again = LayerEnhancer(WIDTH, 8)
+    report = train_enhancer(again, batches(), distance, config, checkpoint=path)
+    assert len(report.losses) == 10
+    for name, value in whole.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
+def test_gradients_flow_through_the_layers_above(bert):
+    tokens = bert.tokenize(["a thai style chair", "the house"])
+    target = torch.randn(2, tokens.ids.shape[1], WIDTH)
+    before = {name: value.clone() for name, value in bert.model.state_dict().items()}
+    enhancer = LayerEnhancer(WIDTH, 8)
+    report = train_enhancer(
+        enhancer, [(tokens, tokens.attention_mask, target)], lambda x, batch: (x - batch[2]).square().mean(),
+        EnhancerConfig(learning_rate=1e-2, steps=20), apply=through_encoder(bert, 0),
+    )  # fmt: skip
+    assert report.losses[-1] < report.losses[0] and enhancer.gain.abs().max() > 0
+    assert all(torch.equal(value, before[name]) for name, value in bert.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in bert.model.parameters())
+
+
+def test_wrong_inputs_are_refused_in_words():
+    with pytest.raises(ValueError, match="another text encoder"):
+        trained()(torch.zeros(1, 2, WIDTH + 1))
+    with pytest.raises(ValueError, match="batches"):
+        train_enhancer(trained(), [], distance)
+    with pytest.raises(ValueError, match="no finite number"):
+        train_enhancer(trained(), batches(), lambda x, _: x.sum() * float("nan"))
+    with pytest.raises(ValueError, match="steps=0"):
+        EnhancerConfig(steps=0)
