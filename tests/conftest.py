@@ -7,8 +7,9 @@ itself is loaded the way ComfyUI does it, from its root, under the name `comfyui
 import asyncio
 import importlib.util
 import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -42,6 +43,13 @@ def pytest_report_header() -> str:
         else f"none in {COMFYUI}: tests that need it are left out, run `python dev.py setup`"
     )
     return f"ComfyUI: {where}"
+
+
+@pytest.fixture
+def hear_interrupts() -> Callable[[], None]:
+    """For `preexec_fn`: a process that a shell put into the background is born deaf to Ctrl-C, and so are
+    its children."""
+    return lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -173,7 +174,9 @@ def test_the_exit_code_of_the_command_is_passed_on(dev: ModuleType, tmp_path: Pa
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_the_bootstrap_lets_the_command_tidy_up(tmp_path: Path, number: int) -> None:
+def test_a_signal_to_the_bootstrap_lets_the_command_tidy_up(
+    tmp_path: Path, number: int, hear_interrupts: Callable[[], None]
+) -> None:
     child = (
         "import pathlib, signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n"
@@ -186,7 +189,9 @@ def test_a_signal_to_the_bootstrap_lets_the_command_tidy_up(tmp_path: Path, numb
         "dev = importlib.util.module_from_spec(spec); spec.loader.exec_module(dev)\n"
         f"dev.hand_over([sys.executable, '-c', {child!r}, {str(tmp_path)!r}], dev.ROOT)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", parent], cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", parent], cwd=ROOT, stderr=subprocess.DEVNULL, preexec_fn=hear_interrupts
+    )
     wait_for(tmp_path / "started")
     process.send_signal(number)  # to the bootstrap alone, as a supervisor would
     process.wait(timeout=60)

@@ -159,8 +159,13 @@ def sheet(rows: list[Row]) -> Image.Image:
         RowLabel(row.pair.neutral, f"{CULTURES[row.pair.culture].name}: {row.pair.category}") for row in rows
     ]
     pictures = [[row.pictures[title][0] for title in TREATMENTS] for row in rows]
-    captions = [[f"{row.cultures[title][0]} {row.nouns[title][0]}" for title in TREATMENTS] for row in rows]
+    captions = [[_seen(row.cultures[title][0], row.nouns[title][0]) for title in TREATMENTS] for row in rows]
     return contact_sheet(labels, list(TREATMENTS.values()), pictures, captions)
+
+
+def _seen(culture: str, noun: str) -> str:
+    """The judge's words for one picture, short enough to stand below it."""
+    return f"{'–' if culture == 'unrecognisable' else culture} {noun}"
 
 
 def score(rows: list[Row]) -> dict:

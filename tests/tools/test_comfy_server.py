@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -175,14 +175,14 @@ def test_a_folder_without_comfyui_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_the_server(tmp_path: Path, number: int) -> None:
+def test_a_signal_stops_the_server(tmp_path: Path, number: int, hear_interrupts: Callable[[], None]) -> None:
     code = (
         "import sys, time; from pathlib import Path; from tools.comfy_server import ComfyServer\n"
         "with ComfyServer(Path(sys.argv[1]), Path(sys.argv[2]), cpu=True) as server:\n"
         "    Path(sys.argv[2], 'pid').write_text(str(server.process.pid)); time.sleep(120)\n"
     )
     command = [sys.executable, "-c", code, str(COMFYUI), str(tmp_path)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, preexec_fn=hear_interrupts)
     deadline = time.monotonic() + 120
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
         assert time.monotonic() < deadline and process.poll() is None
