@@ -153,20 +153,16 @@ def hand_over(command: list[str], comfyui: Path) -> int:
     """Run a command of the environment to its end, pass signals on to it, return its exit code."""
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "COMFYUI_PATH": str(comfyui)})
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    patience = None
     while True:
         try:
-            return process.wait()
-        except KeyboardInterrupt:  # Ctrl-C reaches the command too: let it tidy up
-            wait_or_interrupt(process)
-
-
-def wait_or_interrupt(process: subprocess.Popen, seconds: float = 3) -> None:
-    """Give the command time to react by itself; interrupt it if the signal came to this process alone."""
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        if os.name != "nt":
-            process.send_signal(signal.SIGINT)
+            return process.wait(patience)
+        except KeyboardInterrupt:  # Ctrl-C in a terminal reaches the command too: let it tidy up
+            patience = 3
+        except subprocess.TimeoutExpired:  # the signal came to this process alone
+            patience = None
+            if os.name != "nt":
+                process.send_signal(signal.SIGINT)
 
 
 def say(text: str) -> None:

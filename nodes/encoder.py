@@ -22,8 +22,8 @@ class CultureLoadTextEncoder(io.ComfyNode):
                     "folder",
                     options=text_encoder_folders(),
                     tooltip="Folder in models/text_encoders with config.json, model.safetensors and "
-                    "tokenizer.json. multilingual-e5-small (94 languages) is fetched on first use where it "
-                    "is missing, about 0.5 GB on disk.",
+                    "tokenizer.json. multilingual-e5-small (94 languages, 0.5 GB on disk) is fetched by "
+                    "`python -m culture_core fetch-encoder`.",
                 ),
             ],
             outputs=[

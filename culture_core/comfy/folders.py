@@ -4,7 +4,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ..embedded_encoder import ENCODER_NAME, ensure_encoder
+from ..embedded_encoder import ENCODER_NAME
 
 PACK_MODELS = Path(__file__).resolve().parents[2] / "models"
 OWN_KINDS = {"culture_sae": ".safetensors", "culture_enhancer": ".safetensors", "culture_pairs": ".jsonl"}
@@ -54,8 +54,8 @@ def file_state(path: Path) -> str:
 
 
 def text_encoder_folders() -> list[str]:
-    """Names of the Hugging Face folders under `models/text_encoders`, and of the one that is fetched on first
-    use."""
+    """Names of the Hugging Face folders under `models/text_encoders`, and of the examples' one,
+    which a command fetches."""
     found = {ENCODER_NAME}
     for root in map(Path, folder_paths.get_folder_paths("text_encoders")):
         found.update(config.parent.name for config in root.glob("*/config.json"))
@@ -63,17 +63,21 @@ def text_encoder_folders() -> list[str]:
 
 
 def text_encoder_folder(name: str) -> Path:
-    """The folder of a text encoder; the embedded one is fetched (0.5 GB on disk) where it is missing.
+    """The folder of a text encoder. Nothing is downloaded: a graph may come from a stranger.
 
     Raises:
-        FileNotFoundError: for any other folder that is missing.
+        FileNotFoundError: for a folder that is missing; the message says how to get the examples' one.
     """
     roots = [Path(root) for root in folder_paths.get_folder_paths("text_encoders")]
     if Path(name).name == name:  # a name only, no way out of the folders
         for root in roots:
             if (root / name / "config.json").is_file():
                 return root / name
-    if name != ENCODER_NAME:
-        searched = " or ".join(map(str, roots))
-        raise FileNotFoundError(f"There is no folder '{name}' with a config.json in {searched}.")
-    return ensure_encoder(PACK_MODELS / "text_encoders" / name)
+    searched = " or ".join(map(str, roots))
+    hint = (
+        f" Fetch it with `python -m culture_core fetch-encoder`, run with ComfyUI's Python in "
+        f"{PACK_MODELS.parent}."
+        if name == ENCODER_NAME
+        else ""
+    )
+    raise FileNotFoundError(f"There is no folder '{name}' with a config.json in {searched}.{hint}")

@@ -52,7 +52,7 @@ def plain(sae, neurons, feature, strength, mode):
 def test_the_delta_form_equals_two_decodes(sae, neurons, feature, mode, strength):
     amplified = Amplifier(sae, neurons, strength, mode)(feature, everywhere(feature))
     expected = plain(sae, neurons, feature, strength, mode)
-    assert (amplified - expected).abs().max() <= 5e-6 * expected.abs().max()
+    assert (amplified - expected).abs().max() <= 5e-7 * expected.abs().max()
     assert not torch.equal(amplified, feature)
 
 
@@ -125,3 +125,24 @@ def test_wrong_inputs_are_refused_in_words(sae, neurons, feature):
         amplifier(torch.zeros(1, 2, WIDTH + 1), torch.ones(1, 2, dtype=torch.bool))
     with pytest.raises(ValueError, match="token mask"):
         amplifier(feature, torch.ones(3, 6, dtype=torch.bool))
+
+
+def test_two_amplifiers_stack(sae, neurons, feature):
+    mask = everywhere(feature)
+    first = Amplifier(sae, neurons, 2.0)
+    other = neurons._replace(indices=torch.tensor([1, 2, 9, 30, 31, 50]))
+    second = Amplifier(sae, other, 1.0)
+    stacked = second(first(feature, mask), mask)
+    expected = plain(sae, other, plain(sae, neurons, feature, 2.0, "inject"), 1.0, "inject")
+    torch.testing.assert_close(stacked, expected, atol=1e-5, rtol=1e-5)
+    assert not torch.equal(stacked, first(feature, mask)) and not torch.equal(stacked, second(feature, mask))
+
+
+def test_one_neuron_that_the_sae_lacks_is_enough_to_refuse(sae, neurons):
+    for wrong in (-1, LATENTS):
+        indices = neurons.indices.clone()
+        indices[2] = wrong
+        with pytest.raises(ValueError, match="0 to 63"):
+            Amplifier(sae, neurons._replace(indices=indices), 1.0)
+    with pytest.raises(ValueError, match="at least one"):
+        Amplifier(sae, CultureNeurons(*(tensor[:0] for tensor in neurons)), 1.0)

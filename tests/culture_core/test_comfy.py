@@ -631,3 +631,12 @@ def test_an_unknown_folder_says_where_it_was_looked_for() -> None:
         text_encoder_folder("no-such-encoder")
     with pytest.raises(FileNotFoundError):
         text_encoder_folder("../text_encoders/multilingual-e5-small")
+
+
+def test_a_missing_encoder_is_not_downloaded_but_explained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(folder_paths, "get_folder_paths", lambda _: [str(tmp_path)])
+    with pytest.raises(FileNotFoundError, match="fetch-encoder"):
+        text_encoder_folder("multilingual-e5-small")
+    assert not list(tmp_path.iterdir())

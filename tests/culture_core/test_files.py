@@ -166,3 +166,72 @@ def test_another_encoder_is_refused_and_a_fine_tune_is_warned_about(caplog):
             FINGERPRINT, FINGERPRINT | {"weights": [0.1, -0.2, 0.9]}, Path("a.safetensors")
         )
     assert "a.safetensors" in caplog.text
+
+
+def test_the_neurons_figures_come_back_bit_for_bit(path):
+    torch.manual_seed(0)
+    wanted = culture_sae().cultures["th"]
+    found = load_culture_sae(path).cultures["th"]
+    for name in CultureNeurons._fields:
+        assert torch.equal(getattr(found, name), getattr(wanted, name)), name
+
+
+ADVICE = {
+    "missing": "look at the name",
+    "truncated": "get the file again",
+    "corrupt header": "get the file again",
+    "random bytes": "get the file again",
+    "an enhancer": "is a layer enhancer, not a culture SAE; choose a file of the right kind",
+    "no metadata": "choose a file of the right kind",
+    "newer": "update the pack",
+    "NaN": "'W_dec' holds NaN.*get the file again",
+    "index beyond": "from 0 to 31; get the file again",
+    "index twice": "different numbers.*get the file again",
+    "tensor missing": "'b_enc'.*get the file again",
+    "wrong shape": "'b_enc' is .31,.*get the file again",
+    "wrong type": "int32.*get the file again",
+    "encoder missing": "'encoder' is missing.*get the file again",
+}
+
+
+@pytest.mark.parametrize("case", ADVICE)
+def test_a_refusal_names_the_fault_and_the_way_out(path, case):
+    BAD[case](path)
+    with pytest.raises(FileError, match=f"(?s){ADVICE[case]}"):
+        load_culture_sae(path)
+
+
+@pytest.mark.parametrize("figure", ["mean_activation", "frequency", "wfs_cultural", "wfs_neutral"])
+def test_a_figure_of_a_neuron_that_is_no_number_is_refused(path, figure):
+    rewrite(path, {f"culture.th.{figure}": torch.tensor([0.5, float("nan")])})
+    with pytest.raises(FileError, match=figure):
+        load_culture_sae(path)
+
+
+@pytest.mark.parametrize("case", ["truncated", "random bytes", "no metadata"])
+def test_a_bad_enhancer_is_refused_by_name(tmp_path, case):
+    enhancer = EnhancerFile(LayerEnhancer(8, 3), 4, FINGERPRINT)
+    path = save_enhancer(enhancer, tmp_path / "small.safetensors")
+    BAD[case](path)
+    with pytest.raises(FileError, match=r"small\.safetensors.*(get the file again|right kind)"):
+        load_enhancer(path)
+
+
+@pytest.mark.parametrize("name", ["W1", "b1", "W2", "b2", "gain", "bias"])
+def test_an_enhancer_with_a_bad_tensor_is_refused_by_its_name(tmp_path, name):
+    enhancer = EnhancerFile(LayerEnhancer(8, 3), 4, FINGERPRINT)
+    path = save_enhancer(enhancer, tmp_path / "small.safetensors")
+    good = load_file(path)[name]
+    for bad in (torch.full_like(good, float("nan")), good[..., :-1].clone(), good.int()):
+        save_enhancer(enhancer, path, overwrite=True)
+        rewrite(path, {name: bad})
+        with pytest.raises(FileError, match=r"small\.safetensors.*get the file again"):
+            load_enhancer(path)
+
+
+def test_content_that_could_not_be_read_back_is_not_written(tmp_path):
+    broken = culture_sae()
+    broken.sae.W_dec.data.fill_(float("nan"))
+    with pytest.raises(FileError, match="nothing was written"):
+        save_culture_sae(broken, tmp_path / "new.safetensors")
+    assert list(tmp_path.iterdir()) == []

@@ -130,3 +130,24 @@ def test_a_norm_matched_control_removes_as_much(drawn):
     control = random_latents(sae, features, neurons, "norm")
     target = removed_norm(sae, features, neurons.indices)
     assert removed_norm(sae, features, control.indices) == pytest.approx(target, rel=0.25)
+
+
+def test_norm_matching_draws_until_the_norm_is_reached_for_every_seed(drawn):
+    sae, features, neurons = drawn
+    target = removed_norm(sae, features, neurons.indices)
+    for seed in range(5):
+        control = random_latents(sae, features, neurons, "norm", seed=seed)
+        assert removed_norm(sae, features, control.indices) == pytest.approx(target, rel=0.25)
+        assert len(set(control.indices.tolist())) == len(control.indices)
+
+
+def test_a_control_needs_enough_other_active_latents_and_a_known_match(drawn):
+    sae, features, neurons = drawn
+    with pytest.raises(ValueError, match="frequency or norm"):
+        random_latents(sae, features, neurons, "size")
+    small = one_hot_sae()
+    only = torch.zeros(3, 8)
+    only[:, 2] = 1.0
+    chosen = detect_neurons(small, only, torch.zeros(3, 8), score="wfs", count=1)
+    with pytest.raises(ValueError, match="only 0 other latents"):
+        random_latents(small, only, chosen)
