@@ -99,9 +99,9 @@ def picture(name: str, clip: str, text: str | Link, seed: int | Link, prompt_tit
 def amplify_graph() -> Graph:
     return [
         *loaders(), *amplifier("Japanese (ja)"),
-        *picture("As it is", "Text encoder", "a teapot", 1, "Prompt"),
-        *picture("Amplified", "Amplify", "a teapot", 1, "Prompt, amplified"),
-        note("The same prompt twice. Strength is the dial: 0 is the picture as it is, bit for bit; 2 to 6 is "
+        *picture("As it is", "Text encoder", "teapot", 1, "Prompt"),
+        *picture("Amplified", "Amplify", "teapot", 1, "Prompt, amplified"),
+        note("The same prompt twice. Strength is the dial: 0 is the picture as it is, bit for bit; 1 to 3 is "
              "the useful range. The original CLIP is never changed: connect it where you want the plain "
              "encoder."),
     ]  # fmt: skip
