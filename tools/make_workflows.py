@@ -110,8 +110,8 @@ def amplify_graph() -> Graph:
 def enhance_graph() -> Graph:
     return [
         *loaders(), *enhancer(),
-        *picture("As it is", "Text encoder", "eine Teekanne", 1, "Prompt"),
-        *picture("Enhanced", "Enhance", "eine Teekanne", 1, "Prompt, enhanced"),
+        *picture("As it is", "Text encoder", "Zeichnung: Baum", 1, "Prompt"),
+        *picture("Enhanced", "Enhance", "Zeichnung: Baum", 1, "Prompt, enhanced"),
         note("The enhancer is not told a culture: it follows the language of the prompt. Strength 1 is what "
              "was trained; 0 is the picture as it is."),
     ]  # fmt: skip
