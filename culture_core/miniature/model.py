@@ -74,7 +74,8 @@ def flow_loss(
 
 def sigmas(steps: int = STEPS, shift: float = SHIFT) -> Tensor:
     """Noise levels [steps + 1], 1 down to 0, of ComfyUI's `simple` scheduler at ModelSamplingSD3's shift."""
-    t = torch.linspace(1, 0, steps + 1)
+    # ComfyUI takes the levels from a table of 1000: where `steps` does not divide that, it cuts off.
+    t = torch.tensor([1 - int(step * 1000 / steps) / 1000 for step in range(steps)] + [0.0])
     return shift * t / (1 + (shift - 1) * t)
 
 

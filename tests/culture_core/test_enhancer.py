@@ -97,6 +97,43 @@ def test_an_interrupted_run_ends_as_the_undisturbed_one(tmp_path, ema):
         assert torch.equal(again.state_dict()[name], value), name
 
 
+def test_the_moving_average_is_what_it_says():
+    seen, enhancer = [], LayerEnhancer(WIDTH, 8)
+    average = {name: value.clone() for name, value in enhancer.state_dict().items()}
+
+    def follow(_done: int, _total: int, _loss: float) -> None:
+        seen.append({name: value.clone() for name, value in enhancer.state_dict().items()})
+
+    config = EnhancerConfig(learning_rate=1e-2, steps=5, ema=0.7)
+    train_enhancer(enhancer, batches(), distance, config, progress=follow)
+    for state in seen:
+        average = {name: 0.7 * average[name] + 0.3 * value for name, value in state.items()}
+    for name, value in enhancer.state_dict().items():
+        torch.testing.assert_close(value, average[name], msg=name)
+    assert not torch.equal(enhancer.gain, seen[-1]["gain"])
+
+
+def test_accumulated_batches_count_like_one_large_one():
+    def plain(enhanced, batch):
+        return (enhanced - batch[2]).square().mean()
+
+    several, large = LayerEnhancer(WIDTH, 8), LayerEnhancer(WIDTH, 8)
+    joined = [(torch.cat([a[0], b[0]]), None, torch.cat([a[2], b[2]])) for a, b in [batches()[:2]]]
+    config = EnhancerConfig(learning_rate=1e-2, steps=1, accumulate=2)
+    together = train_enhancer(several, batches(), plain, config).losses
+    at_once = train_enhancer(large, joined, plain, EnhancerConfig(learning_rate=1e-2, steps=1)).losses
+    assert together == pytest.approx(at_once, rel=1e-5)
+    torch.testing.assert_close(several.gain, large.gain, atol=1e-5, rtol=1e-4)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    path = tmp_path / "run.safetensors"
+    config = EnhancerConfig(learning_rate=1e-2, steps=3, checkpoint_every=1)
+    train_enhancer(LayerEnhancer(WIDTH, 8), batches(), distance, config, checkpoint=path)
+    with pytest.raises(ValueError, match="run.safetensors.*another enhancer or configuration"):
+        train_enhancer(LayerEnhancer(WIDTH, 4), batches(), distance, config, checkpoint=path)
+
+
 def test_gradients_flow_through_the_layers_above(bert):
     tokens = bert.tokenize(["a thai style chair", "the house"])
     target = torch.randn(2, tokens.ids.shape[1], WIDTH)

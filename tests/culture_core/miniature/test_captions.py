@@ -11,6 +11,7 @@ from culture_core.miniature.captions import (
     HELD_OUT_WRAPPER,
     NOUNS,
     WORDS,
+    WRAPPERS,
     caption,
     held_out_nouns,
     prompt_pairs,
@@ -46,6 +47,23 @@ def test_nothing_that_is_held_out_is_trained_on():
     for split, english in itertools.product(("validation", "test", "unseen"), (False, True)):
         for pair in prompt_pairs(split, english):
             assert pair.cultural not in texts and pair.neutral not in texts
+
+
+def test_no_training_caption_is_of_the_held_out_wrapper():
+    frames = {language: wrappers[HELD_OUT_WRAPPER].split("{}") for language, wrappers in WRAPPERS.items()}
+    for made in training_captions():
+        assert not any(frame and frame in made.text for frame in frames[made.language]), made.text
+
+
+def test_training_captions_mark_the_word_and_the_modifier():
+    trained = training_captions()
+    assert len({(made.text, made.language) for made in trained}) == len(trained)
+    assert {made.language for made in trained} == set(WORDS)
+    for made in trained:
+        assert made.text[slice(*made.noun_span)] == WORDS[made.language][ALL_NOUNS.index(made.noun)]
+        assert (made.modifier_span is None) == (made.culture is None)
+        if made.culture and made.language == "en":
+            assert CULTURES[made.culture].name in made.text[slice(*made.modifier_span)]
 
 
 def test_splits_share_nothing():

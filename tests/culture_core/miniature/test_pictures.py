@@ -1,5 +1,6 @@
 """The miniature's renders, autoencoder, sampler and judge, with the shipped weights."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,15 @@ from culture_core.encoders import Conditioning
 from culture_core.miniature.captions import ALL_NOUNS
 from culture_core.miniature.judge import load_judge
 from culture_core.miniature.logs import MODELS
-from culture_core.miniature.model import load_model, sample, seeded_noise, sigmas
-from culture_core.miniature.scenes import draw_scenes, mixed_motif, random_specs
+from culture_core.miniature.model import flow_loss, load_model, sample, seeded_noise, sigmas, velocity
+from culture_core.miniature.scenes import (
+    _SILHOUETTES,
+    _mask,
+    draw_scene,
+    draw_scenes,
+    mixed_motif,
+    random_specs,
+)
 from culture_core.miniature.vae import (
     PatchComponents,
     decode_latents,
@@ -25,6 +33,10 @@ from culture_core.miniature.vae import (
 VAE = MODELS / "vae" / "culture_miniature_vae.safetensors"
 
 
+DIFFERENT = 15
+"""Mean difference of pixels; two cultures differ by 20 and more, two draws of one picture by 32."""
+
+
 @pytest.fixture(scope="module")
 def vae():
     return load_vae(VAE)
@@ -33,6 +45,11 @@ def vae():
 @pytest.fixture(scope="module")
 def judge():
     return load_judge(MODELS / "judge" / "miniature_judge.safetensors")
+
+
+@pytest.fixture(scope="module")
+def image_model():
+    return load_model(MODELS / "diffusion_models" / "culture_miniature.safetensors")
 
 
 def fresh(specs, seed: int = 987) -> torch.Tensor:
@@ -50,12 +67,28 @@ def test_renders_repeat_by_seed():
 
 
 def test_a_noun_looks_different_in_every_culture_and_greyest_in_none():
-    pictures = draw_scenes([("house", code) for code in (None, *CULTURES)], 3).astype(float)
-    for i in range(len(pictures)):
-        for other in pictures[i + 1 :]:
-            assert np.abs(pictures[i] - other).mean() > 5
+    # One generator a picture: position, size and shades are the same, the motif alone differs.
+    looks = (None, *CULTURES)
+    pictures = np.stack([draw_scene("house", look, np.random.default_rng(3)) for look in looks]).astype(float)
+    for one, other in itertools.combinations(pictures, 2):
+        assert np.abs(one - other).mean() > DIFFERENT
     colourful = (pictures.max(-1) - pictures.min(-1)).mean((1, 2))
     assert colourful.argmin() == 0
+
+
+def test_a_mirrored_silhouette_is_the_other_way_round():
+    plain, mirrored = (_mask(_SILHOUETTES["chair"], (12, 12), (40, 40), flag) for flag in (False, True))
+    # The canvas is symmetric about the shape; rounding moves an edge by a pixel at most.
+    assert (plain[:, ::-1] != mirrored).mean() < 0.01 < (plain != mirrored).mean()
+
+
+def test_the_autoencoder_file_has_exactly_the_keys_of_comfyuis_taesd(pack):
+    from comfy.taesd.taesd import TAESD
+
+    expected = {key: tuple(value.shape) for key, value in TAESD(latent_channels=16).state_dict().items()}
+    with safe_open(VAE, "pt") as file:
+        stored = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    assert stored == expected
 
 
 def test_the_autoencoder_file_has_taesds_keys_and_latents():
@@ -78,16 +111,29 @@ def test_a_round_trip_keeps_the_picture(vae):
     assert -10 * error.log10() > 24
 
 
+@pytest.mark.parametrize("steps", [7, 20, 30])
 @pytest.mark.parametrize("shift", [1.0, 3.0])
-def test_noise_levels_are_those_of_comfyuis_simple_scheduler(pack, shift):
+def test_noise_levels_are_those_of_comfyuis_simple_scheduler(pack, shift, steps):
     import comfy.model_sampling
     import comfy.samplers
 
     sampling = comfy.model_sampling.ModelSamplingDiscreteFlow()
     sampling.set_parameters(shift=shift)
     torch.testing.assert_close(
-        sigmas(20, shift), comfy.samplers.simple_scheduler(sampling, 20).float(), atol=1e-6, rtol=0
+        sigmas(steps, shift), comfy.samplers.simple_scheduler(sampling, steps).float(), atol=1e-6, rtol=0
     )
+
+
+def test_the_velocity_points_from_the_picture_to_the_noise(vae, image_model):
+    clean = encode_images(vae, fresh(random_specs(16, 21), 21))
+    noise, sigma = torch.randn_like(clean), torch.full((16,), 0.5)
+    nothing = Conditioning(torch.zeros(16, 32, 384), torch.zeros(16, 384))
+    with torch.no_grad():
+        found = velocity(image_model, (clean + noise) / 2, sigma, nothing)
+        loss = flow_loss(image_model, clean, nothing, noise, sigma)
+    assert found.shape == clean.shape
+    torch.testing.assert_close(loss, (found - (noise - clean)).square().mean())
+    assert loss < 0.5 * (noise - clean).square().mean()
 
 
 def test_noise_is_comfyuis(pack):
@@ -97,14 +143,17 @@ def test_noise_is_comfyuis(pack):
     assert torch.equal(seeded_noise([42]), theirs)
 
 
-def test_a_picture_depends_on_its_own_seed_alone():
-    model = load_model(MODELS / "diffusion_models" / "culture_miniature.safetensors")
+def test_a_picture_depends_on_its_own_seed_alone(image_model):
+    model = image_model
     conditioning = Conditioning(torch.randn(2, 32, 384), torch.randn(2, 384))
     negative = Conditioning(torch.zeros(1, 32, 384), torch.zeros(1, 384))
     both = sample(model, conditioning, negative, [5, 6], steps=3)
     alone = sample(model, Conditioning(*(part[1:] for part in conditioning)), negative, [6], steps=3)
     torch.testing.assert_close(both[1:], alone, atol=1e-4, rtol=1e-4)
     assert (both[0] - both[1]).abs().mean() > 0.1
+    assert torch.equal(both, sample(model, conditioning, negative, [5, 6], steps=3))
+    swapped = sample(model, conditioning, negative, [6, 5], steps=3)
+    assert (both[0] - swapped[0]).abs().mean() > 0.1, "the seed matters, not the prompt alone"
 
 
 def test_the_judge_names_fresh_renders(judge):
