@@ -95,10 +95,6 @@ class Amplifier:
         result[places] = (feature[places].float() + delta).to(feature.dtype)
         return result
 
-    def release(self) -> None:
-        """Drop the copy of the SAE on another device than its own, if there is one."""
-        self._copy = None
-
     def _change(self, z: Tensor) -> Tensor:
         """z' − z [n, K] of the neurons' activations z [n, K]."""
         change = self.strength * z

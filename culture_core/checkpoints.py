@@ -1,7 +1,7 @@
 """Safetensors files written whole, and the state of a training run in one of them."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -33,6 +33,40 @@ def read_checkpoint(path: Path) -> tuple[str | None, dict[str, Tensor]]:
             return identity, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: is no readable checkpoint ({error}); delete it to start anew") from error
+
+
+Progress = Callable[[int, int, float], None]
+"""Gets (steps done, steps in all, loss). What it raises ends the training, after a checkpoint."""
+
+
+def run_steps(
+    losses: list[float],
+    steps: int,
+    step: Callable[[], float],
+    save: Callable[[Path], None],
+    every: int,
+    progress: Progress | None,
+    checkpoint: Path | None,
+) -> None:
+    """Take the steps of a training run that are not done yet.
+
+    Args:
+        losses: of the steps done; grows by one a step.
+        step: takes one step and gives its loss.
+        save: writes a checkpoint: every so many steps, and when anything ends the run early.
+    """
+    try:
+        while len(losses) < steps:
+            losses.append(step())
+            done = len(losses)
+            if checkpoint is not None and done % every == 0 and done < steps:
+                save(checkpoint)
+            if progress is not None:
+                progress(done, steps, losses[-1])
+    except BaseException:
+        if checkpoint is not None:
+            save(checkpoint)
+        raise
 
 
 def optimiser_tensors(

@@ -2,8 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,6 +21,7 @@ from .text_encoder import (
     Receiver,
     TextEncoder,
     Tokens,
+    trim,
 )
 
 __all__ = [
@@ -109,7 +109,6 @@ class HFTextEncoder(TextEncoder):
         if not 3 <= self.max_length <= limit:
             raise ValueError(f"max_length is {self.max_length}: this model takes 3 to {limit} tokens")
         self._begin, self._end, self._pad = _special_ids(tokenizer)
-        self._prompts: int | None = None
 
     @property
     def info(self) -> EncoderInfo:
@@ -190,35 +189,6 @@ class HFTextEncoder(TextEncoder):
 
         return [module.register_forward_hook(compute, with_kwargs=True)]
 
-    def rows_to_prompts(self, rows: Tensor) -> Tensor:
-        """[B · chunks, L, d] → [B, chunks · L, d]: the chunks of a prompt lie next to each other."""
-        if self._prompts is None or self._prompts == len(rows):
-            return rows
-        return rows.reshape(self._prompts, -1, rows.shape[-1])
-
-    def prompts_to_rows(self, prompts: Tensor, rows: Tensor) -> Tensor:
-        return prompts.reshape(rows.shape)
-
-    def attention_to_prompts(self, weights: Tensor) -> Tensor:
-        """[B · chunks, H, L, L] → [B, H, chunks · L, chunks · L], zero between chunks."""
-        if self._prompts is None or self._prompts == len(weights):
-            return weights
-        _, heads, length, _ = weights.shape
-        blocks = weights.reshape(self._prompts, -1, heads, length, length)
-        chunks = blocks.shape[1]
-        whole = weights.new_zeros(self._prompts, heads, chunks, length, chunks, length)
-        for chunk in range(chunks):
-            whole[:, :, chunk, :, chunk] = blocks[:, chunk]
-        return whole.reshape(self._prompts, heads, chunks * length, chunks * length)
-
-    @contextmanager
-    def _running(self, prompts: int) -> Iterator[None]:
-        self._prompts = prompts
-        try:
-            yield
-        finally:
-            self._prompts = None
-
     def _chunks(self, ids: Sequence[int]) -> list[tuple[int, int | str]]:
         """Chunks of one prompt: (token id, index into `ids` or what else it is)."""
         room = self.max_length - 2
@@ -240,11 +210,7 @@ class HFTextEncoder(TextEncoder):
         piece = self.tokenizer.convert_ids_to_tokens(token)
         if not piece.strip("▁ "):
             return None
-        start, end = offset
-        covered = text[start:end]
-        start += len(covered) - len(covered.lstrip())
-        end -= len(covered) - len(covered.rstrip())
-        return (start, end) if start < end else None
+        return trim(text, offset)
 
     def _used_chunks(self, attended: Tensor) -> Tensor:
         """[B, S, 1] bool: positions in chunks that the prompt of the row fills; shorter rows end earlier."""

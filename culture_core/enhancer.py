@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .checkpoints import optimiser_tensors, read_checkpoint, restore_optimiser, write_safetensors
+from .checkpoints import (
+    Progress,
+    optimiser_tensors,
+    read_checkpoint,
+    restore_optimiser,
+    run_steps,
+    write_safetensors,
+)
 from .encoders import HIDDEN_STATE, TextEncoder, Tokens
 
 
@@ -83,8 +90,6 @@ Batch = tuple[Any, Tensor | None, Any]
 """(hidden state [B, S, d] or whatever `apply` takes, token mask [B, S] or None, payload for the loss)."""
 Apply = Callable[[LayerEnhancer, Any, Tensor | None], Tensor]
 """Gets (enhancer, first part of the batch, token mask) and gives the conditioning [B, S, d]."""
-Progress = Callable[[int, int, float], None]
-"""Gets (steps done, steps in all, loss). What it raises ends the training, after a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -225,19 +230,10 @@ class _Trainer:
         progress: Progress | None,
         checkpoint: Path | None,
     ) -> None:
-        steps = self.config.steps
-        try:
-            while len(self.losses) < steps:
-                self.losses.append(self._step(batches, loss, apply))
-                done = len(self.losses)
-                if checkpoint is not None and done % self.config.checkpoint_every == 0 and done < steps:
-                    self.save(checkpoint)
-                if progress is not None:
-                    progress(done, steps, self.losses[-1])
-        except BaseException:
-            if checkpoint is not None:
-                self.save(checkpoint)
-            raise
+        run_steps(
+            self.losses, self.config.steps, lambda: self._step(batches, loss, apply), self.save,
+            self.config.checkpoint_every, progress, checkpoint,
+        )  # fmt: skip
 
     def finish(self) -> None:
         if self.config.ema is not None:

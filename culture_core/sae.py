@@ -5,7 +5,6 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .checkpoints import optimiser_tensors, read_checkpoint, restore_optimiser, write_safetensors
+from .checkpoints import (
+    Progress,
+    optimiser_tensors,
+    read_checkpoint,
+    restore_optimiser,
+    run_steps,
+    write_safetensors,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -185,8 +191,6 @@ class SAEReport(NamedTuple):
     warnings: list[str]
 
 
-Progress = Callable[[int, int, float], None]
-"""Gets (steps done, steps in all, loss). What it raises ends the training, after a checkpoint."""
 
 
 def train_sae(
@@ -254,19 +258,10 @@ class _Trainer:
         self.losses: list[float] = []
 
     def run(self, progress: Progress | None, checkpoint: Path | None) -> None:
-        steps = self.config.steps
-        try:
-            while len(self.losses) < steps:
-                self.losses.append(self._step(self._next_batch(len(self.losses))))
-                done = len(self.losses)
-                if checkpoint is not None and done % self.config.checkpoint_every == 0 and done < steps:
-                    self.save(checkpoint)
-                if progress is not None:
-                    progress(done, steps, self.losses[-1])
-        except BaseException:
-            if checkpoint is not None:
-                self.save(checkpoint)
-            raise
+        run_steps(
+            self.losses, self.config.steps, lambda: self._step(self._next_batch(len(self.losses))), self.save,
+            self.config.checkpoint_every, progress, checkpoint,
+        )  # fmt: skip
 
     def report(self) -> SAEReport:
         counts = torch.zeros_like(self.silent)

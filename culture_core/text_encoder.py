@@ -99,8 +99,12 @@ class TextEncoder(ABC):
     """A transformer text encoder that can be looked into and changed while it runs.
 
     Hooks are torch forward hooks; the contexts release them also when the encode or the context fails. Layers
-    are counted from 0.
+    are counted from 0. A prompt may fill several chunks, which the layers see as rows of their own, those of
+    one prompt next to each other.
     """
+
+    _prompts: int | None = None
+    """How many prompts the encode in progress has; None where none is."""
 
     @property
     @abstractmethod
@@ -113,7 +117,10 @@ class TextEncoder(ABC):
 
     @abstractmethod
     def encode(self, tokens: Tokens) -> Conditioning:
-        """Conditioning of tokenised prompts. Gradients follow the caller's grad mode."""
+        """Conditioning of tokenised prompts. Gradients follow the caller's grad mode.
+
+        The model runs within `self._running(prompts)`, so that features come in the caller's layout.
+        """
 
     # --- What a subclass says about its model ---------------------------------------------------------------
 
@@ -132,18 +139,6 @@ class TextEncoder(ABC):
     @abstractmethod
     def embedding_weight(self) -> Tensor:
         """The table of token embeddings [vocabulary, width]."""
-
-    def rows_to_prompts(self, rows: Tensor) -> Tensor:
-        """What a layer sees [rows, S', d] as the caller's [B, S, d]; the default is for equal layouts."""
-        return rows
-
-    def prompts_to_rows(self, prompts: Tensor, rows: Tensor) -> Tensor:
-        """The way back: [B, S, d] in the layout of the layer's own `rows` [rows, S', d]."""
-        return prompts
-
-    def attention_to_prompts(self, weights: Tensor) -> Tensor:
-        """Attention weights of a layer [rows, H, S', S'] as the caller's [B, H, S, S]."""
-        return weights
 
     # --- What all of them can do ----------------------------------------------------------------------------
 
@@ -210,7 +205,7 @@ class TextEncoder(ABC):
 
         def replace(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> Tensor | tuple | None:
             rows = _first(output)
-            value = self.rows_to_prompts(rows)
+            value = self._rows_to_prompts(rows)
             changed = function(value)
             if changed is value:
                 return None
@@ -218,7 +213,7 @@ class TextEncoder(ABC):
                 raise ValueError(
                     f"a patch must keep the shape {tuple(value.shape)}, got {tuple(changed.shape)}"
                 )
-            changed = self.prompts_to_rows(changed, rows).to(rows.dtype)
+            changed = changed.reshape(rows.shape).to(rows.dtype)
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
         handle = module.register_forward_hook(replace)
@@ -227,12 +222,39 @@ class TextEncoder(ABC):
         finally:
             handle.remove()
 
+    @contextmanager
+    def _running(self, prompts: int) -> Iterator[None]:
+        """While the model encodes so many prompts."""
+        self._prompts = prompts
+        try:
+            yield
+        finally:
+            self._prompts = None
+
+    def _rows_to_prompts(self, rows: Tensor) -> Tensor:
+        """[B · chunks, L, d] → [B, chunks · L, d]."""
+        if self._prompts is None or self._prompts == len(rows):
+            return rows
+        return rows.reshape(self._prompts, -1, rows.shape[-1])
+
+    def _attention_to_prompts(self, weights: Tensor) -> Tensor:
+        """[B · chunks, H, L, L] → [B, H, chunks · L, chunks · L], zero between chunks."""
+        if self._prompts is None or self._prompts == len(weights):
+            return weights
+        _, heads, length, _ = weights.shape
+        blocks = weights.reshape(self._prompts, -1, heads, length, length)
+        chunks = blocks.shape[1]
+        whole = weights.new_zeros(self._prompts, heads, chunks, length, chunks, length)
+        for chunk in range(chunks):
+            whole[:, :, chunk, :, chunk] = blocks[:, chunk]
+        return whole.reshape(self._prompts, heads, chunks * length, chunks * length)
+
     def _watch_one(self, layer: int, name: str, receive: Receiver) -> list[Handle]:
         if name == ATTENTION_WEIGHTS:
-            return self.watch_attention(layer, lambda w: receive(layer, name, self.attention_to_prompts(w)))
+            return self.watch_attention(layer, lambda w: receive(layer, name, self._attention_to_prompts(w)))
 
         def pass_on(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> None:
-            receive(layer, name, self.rows_to_prompts(_first(output)))
+            receive(layer, name, self._rows_to_prompts(_first(output)))
 
         return [self._feature_module(layer, name).register_forward_hook(pass_on)]
 
@@ -251,6 +273,13 @@ class TextEncoder(ABC):
             raise ValueError(
                 f"layer {layer} is not there: this encoder has the layers 0 to {self.info.layers - 1}"
             )
+
+
+def trim(text: str, span: Span) -> Span | None:
+    """The span of a text without the white space that some tokenizers count in; None where that is all."""
+    covered = text[slice(*span)]
+    start, end = span[0] + len(covered) - len(covered.lstrip()), span[0] + len(covered.rstrip())
+    return (start, end) if start < end else None
 
 
 def _first(output: Tensor | tuple) -> Tensor:

@@ -47,8 +47,9 @@ def amplify_clip(
     if strength == 0:
         return clip.clone()
 
-    def make(device: torch.device) -> FeatureFunction:
-        amplifier = Amplifier(_on_device(culture_sae.sae, device), neurons, strength, mode)
+    def make(_device: torch.device) -> FeatureFunction:
+        # It copies the SAE to the device of the feature by itself, and the copy goes with it.
+        amplifier = Amplifier(culture_sae.sae, neurons, strength, mode)
 
         def amplify(feature: Tensor, token_mask: Tensor) -> Tensor:
             amplified = amplifier(feature, token_mask)

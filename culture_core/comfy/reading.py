@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..encoders import ATTENTION_OUTPUT, Conditioning, EncoderInfo, Handle, TextEncoder, Tokens
 from ..pairs import Span
 from ..selection import SpecialTokens, Vocabulary, align_pieces, attended_positions, content_positions
+from ..text_encoder import trim
 from .loading import TextEncoderError
 
 INJECTION_KEY = "culture"
@@ -139,7 +140,6 @@ class ComfyTextEncoder(TextEncoder):
         self.places = find_places(self.model)
         self.tokenizer = find_tokenizer(clip, key)
         self.vocabulary = Vocabulary(self.tokenizer.inv_vocab)
-        self._prompts: int | None = None
 
     @property
     def model(self) -> comfy.sd1_clip.SDClipModel:
@@ -184,11 +184,8 @@ class ComfyTextEncoder(TextEncoder):
         self.model.reset_clip_options()
         if self.clip.layer_idx is not None:
             self.model.set_clip_options({"layer": self.clip.layer_idx})
-        self._prompts = prompts
-        try:
+        with self._running(prompts):
             hidden, pooled = self.model(tokens.ids.reshape(-1, chunk).tolist())[:2]
-        finally:
-            self._prompts = None
         hidden = hidden.reshape(prompts, length, -1)
         # Chunks that only a longer prompt of the batch fills are no part of this one.
         used = tokens.attention_mask.reshape(prompts, -1, chunk).any(dim=-1)
@@ -227,21 +224,6 @@ class ComfyTextEncoder(TextEncoder):
 
         return [module.register_forward_pre_hook(intercept, with_kwargs=True)]
 
-    def rows_to_prompts(self, rows: Tensor) -> Tensor:
-        """[B · chunks, L, d] -> [B, chunks · L, d]."""
-        return rows if self._prompts is None else rows.reshape(self._prompts, -1, rows.shape[-1])
-
-    def prompts_to_rows(self, prompts: Tensor, rows: Tensor) -> Tensor:
-        return prompts.reshape(rows.shape)
-
-    def attention_to_prompts(self, weights: Tensor) -> Tensor:
-        """[B · chunks, H, L, L] -> [B, H, chunks · L, chunks · L], zero between chunks."""
-        if self._prompts in (None, len(weights)):
-            return weights
-        prompts = weights.unflatten(0, (self._prompts, -1))
-        whole = [[torch.block_diag(*maps) for maps in chunks.transpose(0, 1)] for chunks in prompts]
-        return torch.stack([torch.stack(heads) for heads in whole])
-
     def _chunks(self, text: str) -> list[list[int]]:
         chunks = self.tokenizer.tokenize_with_weights(text, disable_weights=True)
         return [[token for token, *_ in chunk if not torch.is_tensor(token)] for chunk in chunks]
@@ -265,7 +247,7 @@ class ComfyTextEncoder(TextEncoder):
         if encoded["input_ids"] != tokens:
             return None
         spans = zip(encoded["offset_mapping"], pieces, strict=True)
-        return [_trim(text, span) if piece.strip() else None for span, piece in spans]
+        return [trim(text, span) if piece.strip() else None for span, piece in spans]
 
 
 def attention_weights(q: Tensor, k: Tensor, heads: int, mask: Tensor | None, split: bool) -> Tensor:
@@ -284,10 +266,3 @@ def attention_weights(q: Tensor, k: Tensor, heads: int, mask: Tensor | None, spl
     if mask.dtype == torch.bool:
         mask = torch.zeros_like(scores).masked_fill(~mask, -torch.finfo(scores.dtype).max)
     return (scores + mask).softmax(dim=-1)
-
-
-def _trim(text: str, span: Span) -> Span | None:
-    """The span without the white space that some tokenizers count in."""
-    covered = text[slice(*span)]
-    start, end = span[0] + len(covered) - len(covered.lstrip()), span[0] + len(covered.rstrip())
-    return (start, end) if start < end else None

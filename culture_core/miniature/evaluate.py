@@ -9,7 +9,7 @@ import itertools
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..enhancer import LayerEnhancer
 from ..features import NounFeatures, noun_features
@@ -23,8 +23,6 @@ logger = logging.getLogger(__name__)
 
 SEEDS = (0, 1, 2)
 RANDOM_DRAWS = (0, 1, 2)
-
-
 TOKENS, MASKED_TOKENS = "content", "all"
 """Which tokens are amplified and which are masked, chosen on validation prompts."""
 STRENGTHS = (1.0, 1.4, 1.7, 2.0, 2.3, 2.6, 3.0, 4.0)
@@ -56,7 +54,9 @@ class Study:
             for code, chosen in neurons.items()
         }
 
-    def measure(self, prompts: list[Prompt], edits: dict[str, Edit] | None = None, seeds=SEEDS) -> Score:  # noqa: ANN001
+    def measure(
+        self, prompts: list[Prompt], edits: dict[str, Edit] | None = None, seeds: Sequence[int] = SEEDS
+    ) -> Score:
         return self.miniature.measure(prompts, seeds, self.file.layer, self.file.feature, edits)
 
 

@@ -72,6 +72,11 @@ def flow_loss(
     return (predicted.float() - (noise - clean)).square().mean()
 
 
+def random_sigma(count: int) -> Tensor:
+    """Noise levels [count] to train at: logit-normal, as for SD3, a little towards the noise."""
+    return torch.sigmoid(torch.randn(count) * 1.2 + 0.2)
+
+
 def sigmas(steps: int = STEPS, shift: float = SHIFT) -> Tensor:
     """Noise levels [steps + 1], 1 down to 0, of ComfyUI's `simple` scheduler at ModelSamplingSD3's shift."""
     # ComfyUI takes the levels from a table of 1000: where `steps` does not divide that, it cuts off.

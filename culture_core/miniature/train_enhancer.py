@@ -20,10 +20,9 @@ from ..enhancer import Batch, EnhancerConfig, LayerEnhancer, train_enhancer
 from ..files import EnhancerFile, save_enhancer
 from .captions import NOUNS, TRAINING_WRAPPERS, Caption, caption, split_of
 from .logs import TrainingLog, weights_folder
-from .model import flow_loss
-from .scenes import draw_scenes
+from .model import flow_loss, random_sigma
 from .study import Miniature
-from .vae import PatchComponents, to_model_range
+from .vae import PatchComponents
 
 LAYER, BOTTLENECK, BATCH, RENDERS = 11, 128, 48, 24
 ENGLISH_SHARE = 0.25
@@ -59,10 +58,7 @@ def _batches(miniature: Miniature) -> Iterator[Batch]:
         )
     components = PatchComponents()
     specs = sorted({spec for _, spec in pairs}, key=str)
-    clean = {
-        spec: components.encode(to_model_range(torch.from_numpy(draw_scenes([spec] * RENDERS, 500 + i))))
-        for i, spec in enumerate(specs)
-    }
+    clean = {spec: components.draw(*spec, RENDERS, 500 + i) for i, spec in enumerate(specs)}
     english = [row for row, (caption, _) in enumerate(pairs) if caption.language == "en"]
     native = [row for row, (caption, _) in enumerate(pairs) if caption.language != "en"]
     rng = np.random.default_rng(CONFIG.seed)
@@ -78,7 +74,7 @@ def train(path: Path) -> None:
     def loss(enhanced: Tensor, batch: Batch) -> Tensor:
         _, mask, clean = batch
         pooled = (enhanced * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        sigma = torch.sigmoid(torch.randn(len(clean)) * 1.2 + 0.2)
+        sigma = random_sigma(len(clean))
         with torch.autocast("cpu", torch.bfloat16):
             return flow_loss(
                 miniature.model, clean, Conditioning(enhanced, pooled), torch.randn_like(clean), sigma

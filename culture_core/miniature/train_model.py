@@ -16,9 +16,8 @@ from ..embedded_encoder import ENCODER_NAME, MAX_LENGTH, load_hf_encoder
 from ..encoders import Conditioning, HFTextEncoder, TextEncoder
 from .captions import NOUNS, Caption, split_of, training_captions
 from .logs import TrainingLog, weights_folder
-from .model import flow_loss, new_model, save_model
-from .scenes import draw_scenes
-from .vae import PatchComponents, to_model_range
+from .model import flow_loss, new_model, random_sigma, save_model
+from .vae import PatchComponents
 
 logger = logging.getLogger(__name__)
 
@@ -75,8 +74,7 @@ def _render() -> dict[tuple[str, str | None], Tensor]:
     specs |= {(n, c): RENDERS for c in CULTURES for n in NOUNS if split_of(c, n) == "train"}
     components = PatchComponents()
     return {
-        spec: components.encode(to_model_range(torch.from_numpy(draw_scenes([spec] * count, SEED + 100 + i))))
-        for i, (spec, count) in enumerate(specs.items())
+        spec: components.draw(*spec, count, SEED + 100 + i) for i, (spec, count) in enumerate(specs.items())
     }
 
 
@@ -121,7 +119,7 @@ def train(path: Path, encoder_folder: Path, steps: int = STEPS) -> None:
     for step in range(steps):
         rows, specs = captions.draw(BATCH, rng)
         clean = torch.stack([latents[spec][rng.integers(len(latents[spec]))] for spec in specs])
-        sigma = torch.sigmoid(torch.randn(BATCH) * 1.2 + 0.2)
+        sigma = random_sigma(BATCH)
         with torch.autocast("cpu", torch.bfloat16):
             conditioning = Conditioning(hidden[rows], pooled[rows])
             loss = flow_loss(model, clean, conditioning, torch.randn_like(clean), sigma)

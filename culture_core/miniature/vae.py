@@ -41,6 +41,10 @@ class PatchComponents:
         """Latents [N, 16, H / 8, W / 8] of pictures [N, 3, H, W] in -1 to 1."""
         return nn.functional.conv2d(images, self.weight, self.bias, stride=PATCH)
 
+    def draw(self, noun: str, culture: str | None, count: int, seed: int) -> Tensor:
+        """Latents [count, 16, 8, 8] of fresh pictures of one noun and culture."""
+        return self.encode(to_model_range(torch.from_numpy(draw_scenes([(noun, culture)] * count, seed))))
+
 
 def new_vae() -> AutoencoderTiny:
     return AutoencoderTiny(latent_channels=LATENT_CHANNELS)
