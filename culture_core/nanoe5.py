@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 
-class EncoderError(RuntimeError):
+class EncoderError(ValueError):
     """The encoder could not be fetched or converted. The message says what to do."""
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 
-class DownloadError(RuntimeError):
+class DownloadError(OSError):
     """A download failed or is not what was pinned. The message says what to do."""
 
 

@@ -7,11 +7,11 @@ from culture_core.sae import (
     PAPER_PRESETS,
     SAEConfig,
     TopKSAE,
-    _Trainer,
     fraction_unexplained,
     top_k,
     train_sae,
 )
+from culture_core.sae.training import _Trainer
 
 FAST = {"n_latents": 64, "k": 4, "batch_size": 32, "learning_rate": 2e-3, "seed": 5}
 
@@ -198,7 +198,7 @@ def test_auxk_reaches_the_dead_latents_alone():
 
 def test_groups_are_held_out_as_a_whole():
     groups = torch.arange(400) // 4
-    from culture_core.sae import _held_out
+    from culture_core.sae.training import _held_out
 
     held = _held_out(400, SAEConfig(**FAST, steps=1, holdout=0.25), groups)
     assert int(held.sum()) == 100

@@ -1,0 +1,99 @@
+"""The Top-K sparse autoencoder (paper, section 4.2; Gao et al. 2024)."""
+
+import torch
+from torch import Tensor, nn
+
+ENCODER_SCALE = 0.3
+"""Encoder rows of a new SAE, as a multiple of the decoder's; training replaces it by what fits the data."""
+_CHUNK = 4096
+"""Vectors at a time where all are gone through."""
+
+
+class TopKSAE(nn.Module):
+    """z = TopK_k(ReLU(W_enc (x̂ − b_dec) + b_enc)), x̃ = W_decᵀ z + b_dec, with x̂ = (x − mean) / scale.
+
+    `encode` and `decode` take and give features in the encoder's own units; centring and scaling happen
+    inside. Decoder rows have unit norm, so a latent's size is what it adds.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, d_in: int, n_latents: int, k: int, seed: int = 0) -> None:
+        """A new SAE.
+
+        Args:
+            d_in: width of the feature, d.
+            n_latents: number of latents, M.
+            k: how many latents may be active at once.
+
+        Raises:
+            ValueError: unless d_in ≥ 1 and 1 ≤ k ≤ n_latents.
+        """
+        if d_in < 1 or not 1 <= k <= n_latents:
+            raise ValueError(
+                f"an SAE needs d_in >= 1 and 1 <= k <= n_latents, got {d_in=}, {n_latents=}, {k=}"
+            )
+        super().__init__()
+        self.d_in, self.n_latents, self.k = d_in, n_latents, k
+        directions = torch.randn(n_latents, d_in, generator=torch.Generator().manual_seed(seed))
+        directions = directions / directions.norm(dim=1, keepdim=True)
+        self.W_dec = nn.Parameter(directions)
+        self.W_enc = nn.Parameter(ENCODER_SCALE * directions)
+        self.b_enc = nn.Parameter(torch.zeros(n_latents))
+        self.b_dec = nn.Parameter(torch.zeros(d_in))
+        self.register_buffer("mean", torch.zeros(d_in))
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reconstruction of features [.., d]."""
+        return self.decode(self.encode(x))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Code z [.., M] of features x [.., d], float32."""
+        return top_k(self.activations(self.normalise(x)), self.k)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Features [.., d] of a code z [.., M]."""
+        return (z @ self.W_dec + self.b_dec) * self.scale + self.mean
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """x̂ = (x − mean) / scale in float32."""
+        return (x.float() - self.mean) / self.scale
+
+    def activations(self, normalised: Tensor) -> Tensor:
+        """ReLU(W_enc (x̂ − b_dec) + b_enc) [.., M], before Top-K."""
+        return nn.functional.linear(normalised - self.b_dec, self.W_enc, self.b_enc).relu()
+
+
+def top_k(activations: Tensor, k: int) -> Tensor:
+    """Keep the k largest of non-negative activations [.., M], the others become 0.
+
+    Among equals the lowest index wins (torch.topk promises no order), and a zero is never active.
+    """
+    return activations * top_k_mask(activations, k)
+
+
+def top_k_mask(activations: Tensor, k: int) -> Tensor:
+    """Where the k largest positive activations [.., M] are, bool."""
+    values = activations.detach()
+    threshold = values.topk(k, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
+    chosen = (values >= threshold) & (values > 0)
+    crowded = chosen.sum(dim=-1) > k
+    if crowded.any():
+        above = values[crowded] > threshold[crowded]
+        tied = chosen[crowded] & ~above
+        room = k - above.sum(dim=-1, keepdim=True)
+        chosen[crowded] = above | (tied & (tied.cumsum(dim=-1) <= room))
+    return chosen
+
+
+def fraction_unexplained(sae: TopKSAE, features: Tensor) -> float:
+    """FVU: Σ ‖x − x̃‖² / Σ ‖x − mean(x)‖² over features [N, d]."""
+    with torch.no_grad():
+        centre = features.float().mean(dim=0)
+        wrong, total = 0.0, 0.0
+        for rows in features.split(_CHUNK):
+            wrong += float((rows.float() - sae(rows)).double().square().sum())
+            total += float((rows.float() - centre).double().square().sum())
+    return wrong / total if total > 0 else 0.0
