@@ -11,8 +11,11 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 
 MODES = ("content", "words", "all")
+PROMPT_START = "<Prompt Start>"
+"""What Lumina2's prompts have between the system prompt and the user's."""
 
 # Scripts that are written without spaces, or whose particles are glued to the word: there a phrase may begin
 # and end anywhere; elsewhere "man" must not be found inside "woman".
@@ -27,6 +30,10 @@ class SpecialTokens:
     start: int | None = None
     end: int | None = None
     pad: int | None = None
+    before: tuple[int, ...] = ()
+    """Chat template in front of a prompt, begin token aside."""
+    after: tuple[int, ...] = ()
+    """Chat template behind a prompt, end token and padding aside."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +78,28 @@ def attended_positions(row: Sequence[int | None], special: SpecialTokens) -> lis
 
 
 def content_positions(row: Sequence[int | None], special: SpecialTokens) -> list[bool]:
-    """Mark the prompt's own tokens: attended ones less the begin and the end token."""
+    """Mark the prompt's own tokens: attended ones less the begin and the end token and the chat template."""
     attended = attended_positions(row, special)
-    return [
-        seen and (token is None or token not in (special.start, special.end, special.pad))
-        for seen, token in zip(attended, row, strict=True)
+    inside = [
+        position
+        for position, (seen, token) in enumerate(zip(attended, row, strict=True))
+        if seen and (token is None or token not in (special.start, special.end, special.pad))
     ]
+    ids = [row[position] for position in inside]
+    first = _agreeing(ids, special.before)
+    last = len(inside) - _agreeing(ids[first:][::-1], special.after[::-1])
+    wanted = set(inside[first:last])
+    return [position in wanted for position in range(len(row))]
+
+
+def _agreeing(ids: Sequence[int | None], template: Sequence[int]) -> int:
+    """How many ids at the beginning are the template's; 0 where it is another one.
+
+    The last ones may differ: a tokenizer may join them with the prompt's first character, a line break say.
+    """
+    count = next((i for i, (a, b) in enumerate(zip(ids, template, strict=False)) if a != b), None)
+    count = min(len(ids), len(template)) if count is None else count
+    return count if count >= max(1, len(template) - 2) else 0
 
 
 def select_positions(
@@ -90,12 +113,19 @@ def select_positions(
     content = content_positions(row, special)
     if not any(content):
         return content
+    content = _behind_marker(row, content, vocabulary)
     if selection.mode == "all":
         return attended_positions(row, special)
     if selection.mode == "words":
         found = find_phrases(row, content, selection.words, vocabulary)
         return [i in found for i in range(len(row))]
     return content
+
+
+def _behind_marker(row: Sequence[int | None], content: list[bool], vocabulary: Vocabulary) -> list[bool]:
+    """Without what stands up to the marker that ends a system prompt, where the prompt has one."""
+    found = find_phrases(row, content, (PROMPT_START,), vocabulary)
+    return [mark and place > max(found, default=-1) for place, mark in enumerate(content)]
 
 
 def find_phrases(
@@ -110,7 +140,7 @@ def find_phrases(
     )
     found: set[int] = set()
     for phrase in phrases:
-        wanted = [char for char in _normalise(phrase) if not char.isspace()]
+        wanted = _fold(phrase)
         size = len(wanted)
         for i in range(len(letters) - size + 1 if size else 0):
             window = letters[i : i + size]
@@ -119,26 +149,54 @@ def find_phrases(
     return found
 
 
-def align_pieces(text: str, pieces: Sequence[bytes]) -> list[tuple[int, int] | None] | None:
+def align_pieces(
+    text: str, pieces: Sequence[bytes | None], exact: bool = False
+) -> list[tuple[int, int] | None] | None:
     """The (start, end) in `text`, in code points, that each piece spells; None for a piece of white space.
 
-    Case, spaces and compatibility forms may differ between both. None as a whole where anything else does.
+    Case, spaces and compatibility forms may differ between both. A tokenizer may also have left out or
+    changed some characters (accents, control characters), or not know them (a piece that is None): such a
+    piece gets what stands between its neighbours. None as a whole where less than half of the letters
+    agree.
     """
-    letters = _letters_of(pieces)
-    source = [
-        (folded, index)
-        for index, char in enumerate(text)
-        for folded in _normalise(char)
-        if not folded.isspace()
-    ]
-    if [letter.char for letter in letters] != [char for char, _ in source]:
+    letters = _letters_of([piece or b"" for piece in pieces])
+    source = [(folded, index) for index, char in enumerate(text) for folded in _fold(char)]
+    theirs, ours = [letter.char for letter in letters], [char for char, _ in source]
+    if theirs == ours:
+        blocks = [(0, 0, len(ours))]
+    elif exact:
         return None
+    else:
+        blocks = SequenceMatcher(None, theirs, ours, autojunk=False).get_matching_blocks()
+        if 2 * sum(size for *_, size in blocks) < len(theirs):
+            return None
     spans: list[tuple[int, int] | None] = [None] * len(pieces)
-    for letter, (_, index) in zip(letters, source, strict=True):
-        for token in letter.tokens:
-            start = spans[token][0] if spans[token] else index
-            spans[token] = (start, index + 1)
+    for first, start, size in blocks:
+        for letter, (_, index) in zip(
+            letters[first : first + size], source[start : start + size], strict=True
+        ):
+            for token in letter.tokens:
+                begin = spans[token][0] if spans[token] else index
+                spans[token] = (begin, index + 1)
+    if theirs != ours or None in pieces:
+        _fill_gaps(text, pieces, spans)
     return spans
+
+
+def _fill_gaps(text: str, pieces: Sequence[bytes | None], spans: list[tuple[int, int] | None]) -> None:
+    """Give pieces that no letter could be found for the text between their neighbours."""
+    for place, piece in enumerate(pieces):
+        if spans[place] is not None or (piece is not None and not piece.strip()):
+            continue
+        start = next((spans[i][1] for i in range(place - 1, -1, -1) if spans[i]), 0)
+        end = next((spans[i][0] for i in range(place + 1, len(pieces)) if spans[i]), len(text))
+        gap = text[start:end]
+        if gap.strip():
+            # The rest of the gap goes to the pieces that follow in it.
+            following = place + 1 < len(pieces) and spans[place + 1] is None
+            word = gap.split()[0] if following else gap.strip()
+            begin = start + gap.index(word)
+            spans[place] = (begin, begin + len(word))
 
 
 @dataclass(frozen=True)
@@ -148,11 +206,19 @@ class _Letter:
     after_space: bool
 
 
-def _normalise(text: str) -> str:
-    """Case-folded compatibility form, character by character, so that a position can be traced back."""
-    return "".join(
-        unicodedata.normalize("NFKC", char).casefold() for char in unicodedata.normalize("NFC", text)
-    )
+def _fold(text: str) -> list[str]:
+    """Case-folded and decomposed, without white space and invisible characters.
+
+    Character by character, so that a position can be traced back; composed and decomposed spellings are the
+    same.
+    """
+    folded = (unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", c).casefold()) for c in text)
+    return [
+        char
+        for part in folded
+        for char in part
+        if not char.isspace() and unicodedata.category(char) not in ("Cc", "Cf")
+    ]
 
 
 def _letters_of(pieces: Sequence[bytes]) -> list[_Letter]:
@@ -165,10 +231,9 @@ def _letters_of(pieces: Sequence[bytes]) -> list[_Letter]:
         tokens = frozenset(owners[offset : offset + size])
         offset += size
         after_space = after_space or char.isspace()
-        for folded in _normalise(char):
-            if not folded.isspace():
-                letters.append(_Letter(folded, tokens, after_space))
-                after_space = False
+        for folded in _fold(char):
+            letters.append(_Letter(folded, tokens, after_space))
+            after_space = False
     return letters
 
 
@@ -180,6 +245,8 @@ def _is_whole(letters: Sequence[_Letter], start: int, end: int) -> bool:
 def _glued(letters: Sequence[_Letter], boundary: int) -> bool:
     if boundary in (0, len(letters)) or letters[boundary].after_space:
         return False
+    if unicodedata.category(letters[boundary].char).startswith("M"):  # an accent belongs to what it sits on
+        return True
     return all(
         char.isalnum() and unicodedata.name(char, "").split(" ")[0] not in _GLUED_SCRIPTS
         for char in (letters[boundary - 1].char, letters[boundary].char)

@@ -140,6 +140,10 @@ class TextEncoder(ABC):
     def embedding_weight(self) -> Tensor:
         """The table of token embeddings [vocabulary, width]."""
 
+    def fingerprint_weights(self, layer: int) -> Tensor:
+        """Weights that tell a layer from another model's: those of its attention output."""
+        return self.attention_output_module(layer).weight
+
     # --- What all of them can do ----------------------------------------------------------------------------
 
     def fingerprint(self) -> dict:
@@ -148,7 +152,7 @@ class TextEncoder(ABC):
         layers = sorted({0, info.layers // 2, info.layers - 1})
         weights = [
             self.embedding_weight(),
-            *(self.attention_output_module(layer).weight for layer in layers),
+            *(self.fingerprint_weights(layer) for layer in layers),
         ]
         shape = {name: getattr(info, name) for name in ("family", "layers", "width", "heads", "vocabulary")}
         return {**shape, "weights": fingerprint_values(weights)}

@@ -16,13 +16,17 @@ from .folders import (
 )
 from .loading import TextEncoderError, load_text_encoder
 from .patching import patch_clip
-from .reading import INJECTION_KEY, ComfyTextEncoder, encoders_of, taken_layer
+from .places import choose_encoders, encoders_of, taken_layer
+from .prompts import PromptTracer
+from .reading import INJECTION_KEY, ComfyTextEncoder
 
 __all__ = [
     "INJECTION_KEY",
     "ComfyTextEncoder",
+    "PromptTracer",
     "TextEncoderError",
     "amplify_clip",
+    "choose_encoders",
     "encoders_of",
     "enhance_clip",
     "file_state",

@@ -22,7 +22,8 @@ from ..probing import LayerProbe, probe_layers
 from ..selection import TokenSelection
 from .loading import TextEncoderError
 from .patching import FeatureFunction, patch_clip
-from .reading import ComfyTextEncoder, encoders_of
+from .places import encoders_of
+from .reading import ComfyTextEncoder
 
 logger = logging.getLogger(__name__)
 

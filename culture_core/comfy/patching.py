@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from ..encoders import FEATURES
 from ..selection import SpecialTokens, TokenSelection, Vocabulary, content_positions, select_positions
 from .loading import TextEncoderError
-from .reading import INJECTION_KEY, ComfyTextEncoder, follow_patcher, special_tokens, taken_layer
+from .places import taken_layer
+from .reading import INJECTION_KEY, ComfyTextEncoder, follow_patcher
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def patch_clip(
     _check_layer(encoder, layer, clip.layer_idx)
     patch = LayerPatch(
         encoder.key, layer, encoder.places.feature(layer, feature), make_function, tokens,
-        special_tokens(encoder.model), encoder.vocabulary,
+        encoder.special, encoder.tracer.vocabulary,
     )  # fmt: skip
     patched = clip.clone()
     follow_patcher(patched)

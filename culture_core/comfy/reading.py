@@ -1,8 +1,10 @@
-"""Finding one's way in a ComfyUI CLIP, and the library's encoder interface over it."""
+"""The library's encoder interface over a ComfyUI CLIP."""
 
+import functools
 import inspect
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from numbers import Integral
 
 import comfy.sd
 import comfy.sd1_clip
@@ -12,102 +14,13 @@ from torch import Tensor, nn
 
 from ..encoders import ATTENTION_OUTPUT, Conditioning, EncoderInfo, Handle, TextEncoder, Tokens
 from ..pairs import Span
-from ..selection import SpecialTokens, Vocabulary, align_pieces, attended_positions, content_positions
-from ..text_encoder import trim
+from ..selection import SpecialTokens, attended_positions
 from .loading import TextEncoderError
+from .places import encoders_of, family_of, find_places
+from .prompts import PromptTracer
 
 INJECTION_KEY = "culture"
 """Under which this pack's patches are kept on a ModelPatcher."""
-
-
-class Places(NamedTuple):
-    """Where an encoder keeps its layers."""
-
-    layers: str
-    """Path from the `SDClipModel`."""
-    attention: str
-    """Path from the layer, as `output`."""
-    output: str
-
-    def feature(self, layer: int, feature: str) -> str:
-        """Path of the module whose output is the feature."""
-        path = f"{self.layers}.{layer}"
-        return f"{path}.{self.output}" if feature == ATTENTION_OUTPUT else path
-
-
-def encoders_of(clip: comfy.sd.CLIP) -> dict[str, comfy.sd1_clip.SDClipModel]:
-    """The text encoders inside a CLIP by their path in it (`clip_l`, `clip_g`, `t5xxl` …)."""
-    modules = clip.patcher.model.named_modules()
-    return {path: module for path, module in modules if isinstance(module, comfy.sd1_clip.SDClipModel)}
-
-
-def find_places(encoder: comfy.sd1_clip.SDClipModel) -> Places:
-    """Find the layers of any of ComfyUI's encoders: the blocks whose attention is handed its implementation.
-
-    Raises:
-        TextEncoderError: for an encoder without such blocks.
-    """
-    for path, module in encoder.transformer.named_modules():
-        is_stack = isinstance(module, nn.ModuleList) and len(module) == encoder.num_layers
-        if not is_stack or path.startswith(("visual.", "vision.")):
-            continue
-        takers = [name for name, part in module[0].named_modules() if name and _takes_attention(part)]
-        innermost = [name for name in takers if not any(other.startswith(f"{name}.") for other in takers)]
-        if innermost:
-            return Places(f"transformer.{path}", innermost[0], _output_projection(module[0], innermost[0]))
-    raise TextEncoderError(
-        f"{type(encoder.transformer).__name__}: this pack cannot look into this text encoder yet."
-    )
-
-
-def _takes_attention(module: nn.Module) -> bool:
-    return "optimized_attention" in inspect.signature(module.forward).parameters
-
-
-def _output_projection(layer: nn.Module, attention: str) -> str:
-    names = {name for name, _ in layer.named_modules()}
-    # Gemma norms the projection's output once more before adding it.
-    if {"pre_feedforward_layernorm", "post_attention_layernorm"} <= names:
-        return "post_attention_layernorm"
-    beside = f"{attention.rpartition('.')[0]}.output.dense"
-    candidates = [beside, *(f"{attention}.{name}" for name in ("out_proj", "o_proj", "o"))]
-    found = next((name for name in candidates if name in names), None)
-    if found is None:
-        raise TextEncoderError(f"{type(layer).__name__} has no output projection that this pack knows.")
-    return found
-
-
-def taken_layer(encoder: comfy.sd1_clip.SDClipModel, clip_skip: int | None = None) -> int:
-    """Index of the last layer that the conditioning depends on, under a clip skip as ComfyUI writes it (-1:
-    none)."""
-    mode, index, _ = encoder.options_default
-    if isinstance(mode, list):  # entry i is what goes into layer i
-        return max(mode) - 1
-    if mode == "all":
-        return encoder.num_layers - 1
-    if clip_skip is not None:
-        mode, index = ("last", None) if abs(clip_skip) > encoder.num_layers else ("hidden", clip_skip)
-    return index % encoder.num_layers if mode == "hidden" else encoder.num_layers - 1
-
-
-def find_tokenizer(clip: comfy.sd.CLIP, key: str) -> comfy.sd1_clip.SDTokenizer:
-    """The tokenizer of one of the CLIP's encoders.
-
-    Raises:
-        TextEncoderError: where the CLIP keeps it under a name that does not follow the encoder's.
-    """
-    name = key.rpartition(".")[2]
-    for candidate in (name, f"clip_{name}", name.removeprefix("clip_")):
-        tokenizer = getattr(clip.tokenizer, candidate, None)
-        if tokenizer is not None:
-            return tokenizer
-    raise TextEncoderError(f"{type(clip.tokenizer).__name__} has no tokenizer for the encoder '{key}'.")
-
-
-def special_tokens(encoder: comfy.sd1_clip.SDClipModel) -> SpecialTokens:
-    """The ids that frame the encoder's prompts."""
-    known = encoder.special_tokens
-    return SpecialTokens(known.get("start"), known.get("end"), known.get("pad"))
 
 
 def follow_patcher(clip: comfy.sd.CLIP) -> None:
@@ -138,64 +51,97 @@ class ComfyTextEncoder(TextEncoder):
         follow_patcher(self.clip)
         self.clip.patcher.remove_injections(INJECTION_KEY)
         self.places = find_places(self.model)
-        self.tokenizer = find_tokenizer(clip, key)
-        self.vocabulary = Vocabulary(self.tokenizer.inv_vocab)
 
     @property
     def model(self) -> comfy.sd1_clip.SDClipModel:
         """ComfyUI's module of the encoder."""
         return comfy.utils.get_attr(self.clip.patcher.model, self.key)
 
+    @functools.cached_property
+    def tracer(self) -> PromptTracer:
+        """Follows prompts into the encoder."""
+        return PromptTracer(self.clip, self.key)
+
+    @functools.cached_property
+    def special(self) -> SpecialTokens:
+        """The ids that frame the encoder's prompts."""
+        known = self.model.special_tokens
+        return SpecialTokens(
+            known.get("start"), known.get("end"), known.get("pad"), *self.tracer.template_ids()
+        )
+
     @property
     def info(self) -> EncoderInfo:
-        attention = self.layer_modules()[0].get_submodule(self.places.attention)
-        heads = getattr(attention, "heads", None) or attention.num_heads
         vocabulary, width = self.embedding_weight().shape
-        stack = self.places.layers.removeprefix("transformer.")
-        known = {"text_model.encoder.layers": "clip", "bert.encoder.layer": "bert", "encoder.block": "t5"}
-        family = known.get(stack, type(self.model.transformer).__name__.lower())
+        family = family_of(self.model, self.places)
+        attention = self.places.layers[0].attention
+        # Linear attention may have no heads to speak of.
+        module = self.model.get_submodule(attention) if attention else None
+        heads = getattr(module, "heads", None) or getattr(module, "num_heads", 1)
         return EncoderInfo(
             family, self.model.num_layers, width, heads, vocabulary, family not in ("bert", "t5")
         )
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
-        """Token ids of prompts [B, S], S the longest prompt's chunks; `(word:1.3)` is plain text here."""
-        special = special_tokens(self.model)
-        prompts = [self._chunks(text) for text in texts]
-        length = max(len(chunk) for chunks in prompts for chunk in chunks)
+        """Token ids of prompts [B, S], S the longest prompt's chunks; `(word:1.3)` is plain text here.
+
+        A chat template is part of the ids, as in CLIP Text Encode, but not of the content.
+
+        Raises:
+            TextEncoderError: for a prompt with an embedding or a picture in it.
+        """
+        traced = [self.tracer.trace(text, literal=True) for text in texts]
+        length = max(len(row) for prompt in traced for row in prompt.rows)
+        chunks = max(len(prompt.rows) for prompt in traced)
         empty = comfy.sd1_clip.gen_empty_tokens(self.model.special_tokens, length)
-        ids = torch.tensor(empty).repeat(len(texts), max(map(len, prompts)))
-        attended = torch.zeros_like(ids, dtype=torch.bool)
-        content = torch.zeros_like(ids, dtype=torch.bool)
-        for row, chunks in enumerate(prompts):
-            for number, chunk in enumerate(chunks):
-                place = slice(number * length, number * length + len(chunk))
-                ids[row, place] = torch.tensor(chunk)
-                attended[row, place] = torch.tensor(attended_positions(chunk, special))
-                content[row, place] = torch.tensor(content_positions(chunk, special))
-        offsets = [self._offsets(text, ids[row], content[row]) for row, text in enumerate(texts)]
-        return Tokens(ids, attended, content, None if None in offsets else offsets)
+        ids = torch.tensor(empty).repeat(len(texts), chunks)
+        attended, content = (torch.zeros(ids.shape, dtype=torch.bool) for _ in range(2))
+        offsets: list[list[Span | None]] = [[None] * ids.shape[1] for _ in texts]
+        for number, (text, prompt) in enumerate(zip(texts, traced, strict=True)):
+            for chunk, row in enumerate(prompt.rows):
+                if not all(isinstance(token, Integral) for token in row):
+                    raise TextEncoderError(f"The prompt {text!r} holds more than text: leave embeddings out.")
+                place = slice(chunk * length, chunk * length + len(row))
+                ids[number, place] = torch.tensor([int(token) for token in row])
+                attended[number, place] = torch.tensor(attended_positions(row, self.special))
+                content[number, place] = torch.tensor(prompt.content[chunk])
+                if prompt.offsets is not None:
+                    offsets[number][place] = prompt.offsets[chunk]
+        known = all(prompt.offsets is not None for prompt in traced)
+        return Tokens(ids, attended, content & attended, offsets if known else None)
 
     def encode(self, tokens: Tokens) -> Conditioning:
-        """Conditioning (hidden [B, S, d], pooled [B, d] or None) of prompts that this encoder tokenised."""
+        """Conditioning (hidden [B, S, d], pooled [B, d] or None) of prompts that this encoder tokenised.
+
+        The outputs of several layers, where the model takes them, follow each other in d. A chat template's
+        part is left in.
+        """
         prompts, length = tokens.ids.shape
         chunk = self.tokenizer.max_length if self.tokenizer.pad_to_max_length else length
+        own = self._own_lengths(tokens, chunk)
         self.clip.load_model()
         self.model.reset_clip_options()
         if self.clip.layer_idx is not None:
             self.model.set_clip_options({"layer": self.clip.layer_idx})
-        with self._running(prompts):
+        with self._running(prompts), self._without_batch_padding(own, chunk):
             hidden, pooled = self.model(tokens.ids.reshape(-1, chunk).tolist())[:2]
+        if hidden.ndim == 4:  # [B, layers, S, d]
+            hidden = hidden.movedim(1, 2).flatten(2)
         hidden = hidden.reshape(prompts, length, -1)
-        # Chunks that only a longer prompt of the batch fills are no part of this one.
-        used = tokens.attention_mask.reshape(prompts, -1, chunk).any(dim=-1)
-        hidden = hidden * used.repeat_interleave(chunk, dim=1).unsqueeze(-1).to(hidden)
+        # What only a longer prompt of the batch fills is no part of this one.
+        used = torch.arange(length) < own[:, None]
+        hidden = hidden.masked_fill(~used[..., None].to(hidden.device), 0.0)
         return Conditioning(
             hidden, None if pooled is None else pooled.reshape(prompts, -1, pooled.shape[-1])[:, 0]
         )
 
+    @property
+    def tokenizer(self) -> comfy.sd1_clip.SDTokenizer:
+        """ComfyUI's tokenizer of the encoder."""
+        return self.tracer.tokenizer
+
     def layer_modules(self) -> Sequence[nn.Module]:
-        return self.model.get_submodule(self.places.layers)
+        return [self.model.get_submodule(layer.path) for layer in self.places.layers]
 
     def attention_output_module(self, layer: int) -> nn.Module:
         return self.model.get_submodule(self.places.feature(layer, ATTENTION_OUTPUT))
@@ -203,10 +149,16 @@ class ComfyTextEncoder(TextEncoder):
     def embedding_weight(self) -> Tensor:
         return self.model.transformer.get_input_embeddings().weight
 
+    def fingerprint_weights(self, layer: int) -> Tensor:
+        """See `TextEncoder.fingerprint_weights`."""
+        if self.places.layers[layer].output is not None:
+            return self.attention_output_module(layer).weight
+        return next(self.layer_modules()[layer].parameters())
+
     def watch_attention(self, layer: int, receive: Callable[[Tensor], None]) -> list[Handle]:
         """See `TextEncoder.watch_attention`: the block's attention function is wrapped for the length of a
         call."""
-        module = self.layer_modules()[layer].get_submodule(self.places.attention)
+        module = self.model.get_submodule(self.places.attention(layer))
         signature = inspect.signature(module.forward)
 
         def intercept(_module: nn.Module, arguments: tuple, keywords: dict) -> tuple[tuple, dict]:
@@ -224,30 +176,36 @@ class ComfyTextEncoder(TextEncoder):
 
         return [module.register_forward_pre_hook(intercept, with_kwargs=True)]
 
-    def _chunks(self, text: str) -> list[list[int]]:
-        chunks = self.tokenizer.tokenize_with_weights(text, disable_weights=True)
-        return [[token for token, *_ in chunk if not torch.is_tensor(token)] for chunk in chunks]
+    def _own_lengths(self, tokens: Tokens, chunk: int) -> Tensor:
+        """How long each prompt is by itself [B], its own padding included."""
+        attended = tokens.attention_mask.sum(dim=1)
+        if self.tokenizer.pad_to_max_length:
+            chunks = tokens.attention_mask.reshape(len(attended), -1, chunk).any(dim=-1).sum(dim=1)
+            return chunks.clamp(min=1) * chunk
+        name = f"{self.tokenizer.embedding_key}_min_length"
+        least = self.clip.tokenizer_options.get(name, self.tokenizer.min_length) or 1
+        return attended.clamp(min=least, max=chunk)
 
-    def _offsets(self, text: str, ids: Tensor, content: Tensor) -> list[Span | None] | None:
-        tokens = ids[content].tolist()
-        pieces = [self.vocabulary.spell(token) for token in tokens]
-        spans = self._fast_offsets(text, tokens, pieces) or align_pieces(text, pieces)
-        if spans is None:
-            return None
-        offsets: list[Span | None] = [None] * len(ids)
-        for position, span in zip(content.nonzero().flatten().tolist(), spans, strict=True):
-            offsets[position] = span
-        return offsets
+    @contextmanager
+    def _without_batch_padding(self, own: Tensor, chunk: int) -> Iterator[None]:
+        """For encoders that attend to padding: hide what is there only because of a longer prompt of the
+        batch."""
+        model = self.model
+        if model.enable_attention_masks or self.tokenizer.pad_to_max_length or bool((own == chunk).all()):
+            yield
+            return
+        process = model.process_tokens
 
-    def _fast_offsets(self, text: str, tokens: list[int], pieces: list[bytes]) -> list[Span | None] | None:
-        tokenizer = self.tokenizer.tokenizer
-        if not getattr(tokenizer, "is_fast", False):
-            return None
-        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        if encoded["input_ids"] != tokens:
-            return None
-        spans = zip(encoded["offset_mapping"], pieces, strict=True)
-        return [trim(text, span) if piece.strip() else None for span, piece in spans]
+        def masked(tokens: list, device: torch.device) -> tuple:
+            embeds, _, *rest = process(tokens, device)
+            return embeds, (torch.arange(chunk) < own[:, None]).long().to(device), *rest
+
+        model.process_tokens, model.enable_attention_masks = masked, True
+        try:
+            yield
+        finally:
+            del model.process_tokens
+            model.enable_attention_masks = False
 
 
 def attention_weights(q: Tensor, k: Tensor, heads: int, mask: Tensor | None, split: bool) -> Tensor:

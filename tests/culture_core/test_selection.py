@@ -97,7 +97,7 @@ def test_alignment_gives_code_points_whatever_the_case_and_spacing() -> None:
 
 
 def test_alignment_of_another_text_is_none() -> None:
-    assert align_pieces("house", [b"horse"]) is None
+    assert align_pieces("house", [b"mirror"]) is None
 
 
 def test_byte_level_pieces_spell_their_bytes() -> None:

@@ -182,7 +182,7 @@ def test_attention_weights_equal_output_attentions(both: tuple[ComfyTextEncoder,
 
 def test_weights_times_values_is_what_the_block_computes(clip: CLIP) -> None:
     encoder = only_encoder(clip)
-    attention = encoder.layer_modules()[1].get_submodule(encoder.places.attention)
+    attention = encoder.model.get_submodule(encoder.places.attention(1))
     pairs: list[tuple[Tensor, Tensor]] = []
 
     def spy(module: nn.Module, arguments: tuple, keywords: dict) -> tuple[tuple, dict]:
@@ -574,7 +574,7 @@ def test_registering_keeps_the_users_folder_first(tmp_path: Path, monkeypatch: p
 
 def test_registering_adds_the_packs_models_to_the_stock_kinds() -> None:
     register_model_folders()
-    pack_models = Path(__file__).resolve().parents[2] / "models"
+    pack_models = Path(__file__).resolve().parents[3] / "models"
     assert str(pack_models / "text_encoders") in folder_paths.get_folder_paths("text_encoders")
     assert folder_paths.folder_names_and_paths["text_encoders"][1] == folder_paths.supported_pt_extensions
 
