@@ -140,7 +140,7 @@ def find_phrases(
     )
     found: set[int] = set()
     for phrase in phrases:
-        wanted = _fold(phrase)
+        wanted = fold(phrase)
         size = len(wanted)
         for i in range(len(letters) - size + 1 if size else 0):
             window = letters[i : i + size]
@@ -160,7 +160,7 @@ def align_pieces(
     agree.
     """
     letters = _letters_of([piece or b"" for piece in pieces])
-    source = [(folded, index) for index, char in enumerate(text) for folded in _fold(char)]
+    source = [(folded, index) for index, char in enumerate(text) for folded in fold(char)]
     theirs, ours = [letter.char for letter in letters], [char for char, _ in source]
     if theirs == ours:
         blocks = [(0, 0, len(ours))]
@@ -206,7 +206,7 @@ class _Letter:
     after_space: bool
 
 
-def _fold(text: str) -> list[str]:
+def fold(text: str) -> list[str]:
     """Case-folded and decomposed, without white space and invisible characters.
 
     Character by character, so that a position can be traced back; composed and decomposed spellings are the
@@ -231,7 +231,7 @@ def _letters_of(pieces: Sequence[bytes]) -> list[_Letter]:
         tokens = frozenset(owners[offset : offset + size])
         offset += size
         after_space = after_space or char.isspace()
-        for folded in _fold(char):
+        for folded in fold(char):
             letters.append(_Letter(folded, tokens, after_space))
             after_space = False
     return letters

@@ -14,7 +14,7 @@ import comfy.sd
 import comfy.sd1_clip
 
 from ..pairs import Span
-from ..selection import Vocabulary, align_pieces
+from ..selection import Vocabulary, align_pieces, fold
 from ..text_encoder import trim
 from .loading import TextEncoderError
 
@@ -98,15 +98,28 @@ def piece_offsets(
     """
     unknown = getattr(tokenizer, "unk_token_id", None)
     pieces = [None if token == unknown else vocabulary.spell(token) for token in tokens]
-    # Letter by letter where they all agree: a tokenizer's own offsets slip at characters that it leaves out.
     exact = None if None in pieces else align_pieces(text, pieces, exact=True)
-    if exact is None and getattr(tokenizer, "is_fast", False):
-        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        if list(encoded["input_ids"]) == list(tokens):
-            spans = zip(encoded["offset_mapping"], pieces, strict=True)
-            # A piece of nothing but a word boundary stands for no text, whatever its offset says.
-            return [trim(text, span) if piece is None or piece.strip() else None for span, piece in spans]
-    return exact or align_pieces(text, pieces)
+    return exact or _own_offsets(tokenizer, text, tokens, pieces) or align_pieces(text, pieces)
+
+
+def _own_offsets(
+    tokenizer: Any, text: str, tokens: Sequence[int], pieces: Sequence[bytes | None]
+) -> list[Span | None] | None:
+    """What the tokenizer itself says, where it can and does not contradict its pieces: some slip behind
+    characters that they leave out."""
+    if not getattr(tokenizer, "is_fast", False):
+        return None
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    if list(encoded["input_ids"]) != list(tokens):
+        return None
+    spans: list[Span | None] = []
+    for span, piece in zip(encoded["offset_mapping"], pieces, strict=True):
+        letters = fold((piece or b"").decode(errors="ignore"))
+        if "".join(letters) not in "".join(fold(text[slice(*span)])):
+            return None
+        # A piece of nothing but a word boundary stands for no text, whatever its offset says.
+        spans.append(trim(text, span) if piece is None or piece.strip() else None)
+    return spans
 
 
 def _tokenizer_name(clip: comfy.sd.CLIP, key: str) -> str:
