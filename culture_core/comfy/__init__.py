@@ -5,7 +5,14 @@ hooks: they are in place only while the patched clone is the one that is loaded,
 other workflows never see them.
 """
 
-from .applying import amplify_clip, enhance_clip, matching_encoder, probe_clip, progress_report
+from .applying import (
+    amplify_clip,
+    enhance_clip,
+    matching_encoder,
+    probe_clip,
+    progress_report,
+    scheduled_conditioning,
+)
 from .folders import (
     file_state,
     model_files,
@@ -38,6 +45,7 @@ __all__ = [
     "probe_clip",
     "progress_report",
     "register_model_folders",
+    "scheduled_conditioning",
     "taken_layer",
     "text_encoder_folder",
     "text_encoder_folders",

@@ -19,10 +19,11 @@ from ..files import CultureSAE, EnhancerFile, FileError, check_encoder
 from ..pairs import PromptPair
 from ..plots import curve_picture
 from ..probing import LayerProbe, probe_layers
+from ..schedule import Stretch
 from ..selection import TokenSelection
 from .loading import TextEncoderError
 from .patching import FeatureFunction, patch_clip
-from .places import encoders_of
+from .places import ALL, choose_encoders, encoders_of
 from .reading import ComfyTextEncoder
 
 logger = logging.getLogger(__name__)
@@ -35,15 +36,21 @@ def amplify_clip(
     strength: float,
     mode: str,
     tokens: TokenSelection,
+    encoders: str = "",
 ) -> comfy.sd.CLIP:
     """A clone of the CLIP that amplifies a culture's neurons; at strength 0 an untouched clone.
 
+    Args:
+        encoders: in which of the CLIP's encoders: empty for the one that the file was made for, otherwise as
+            in `choose_encoders`.
+
     Raises:
         FileError: where the file is for another encoder or has no neurons for the culture.
+        TextEncoderError: for an encoder that the CLIP does not have.
         ValueError: for a strength or a mode that is out of range.
     """
     neurons = culture_sae.neurons(culture)
-    encoder = matching_encoder(clip, culture_sae)
+    matching = matching_encoders(clip, culture_sae, encoders)
     Amplifier(culture_sae.sae, neurons, strength, mode)  # raises now, not in the middle of a later encode
     if strength == 0:
         return clip.clone()
@@ -63,16 +70,50 @@ def amplify_clip(
 
         return amplify
 
-    return patch_clip(clip, culture_sae.layer, culture_sae.feature, make, tokens, encoder.key)
+    for encoder in matching:
+        clip = patch_clip(clip, culture_sae.layer, culture_sae.feature, make, tokens, encoder.key)
+    return clip
 
 
-def enhance_clip(clip: comfy.sd.CLIP, enhancer: EnhancerFile, strength: float) -> comfy.sd.CLIP:
+def scheduled_conditioning(
+    clip: comfy.sd.CLIP,
+    culture_sae: CultureSAE,
+    culture: str,
+    text: str,
+    stretches: Sequence[Stretch],
+    mode: str,
+    tokens: TokenSelection,
+    encoders: str = "",
+) -> list:
+    """Conditioning of a prompt whose amplification changes over the sampling run: one entry a stretch, each
+    with the range of the run in which ComfyUI uses it.
+
+    Raises:
+        As `amplify_clip`.
+    """
+    conditioning, encoded = [], {}
+    for start, end, strength in stretches:
+        if strength not in encoded:
+            amplified = amplify_clip(clip, culture_sae, culture, strength, mode, tokens, encoders)
+            encoded[strength] = amplified.encode_from_tokens_scheduled(amplified.tokenize(text))
+        for hidden, options in encoded[strength]:
+            conditioning.append([hidden, {**options, "start_percent": start, "end_percent": end}])
+    return conditioning
+
+
+def enhance_clip(
+    clip: comfy.sd.CLIP, enhancer: EnhancerFile, strength: float, encoders: str = ""
+) -> comfy.sd.CLIP:
     """A clone of the CLIP whose key layer goes through the enhancer; at strength 0 an untouched clone.
+
+    Args:
+        encoders: as in `amplify_clip`.
 
     Raises:
         FileError: where the file is for another encoder.
+        TextEncoderError: for an encoder that the CLIP does not have.
     """
-    encoder = matching_encoder(clip, enhancer)
+    matching = matching_encoders(clip, enhancer, encoders)
     if strength == 0:
         return clip.clone()
 
@@ -81,7 +122,32 @@ def enhance_clip(clip: comfy.sd.CLIP, enhancer: EnhancerFile, strength: float) -
         return lambda feature, token_mask: module(feature, strength, token_mask)
 
     # Eq. 10 acts on the whole hidden state: the image model reads the begin and end tokens as well.
-    return patch_clip(clip, enhancer.layer, HIDDEN_STATE, make, TokenSelection("all"), encoder.key)
+    for encoder in matching:
+        clip = patch_clip(clip, enhancer.layer, HIDDEN_STATE, make, TokenSelection("all"), encoder.key)
+    return clip
+
+
+def matching_encoders(
+    clip: comfy.sd.CLIP, file: CultureSAE | EnhancerFile, choice: str = ""
+) -> list[ComfyTextEncoder]:
+    """The encoders inside a CLIP that a file is to be used in.
+
+    Args:
+        choice: empty for the one that the file was made for; `all` for every one of its shape; or names.
+
+    Raises:
+        FileError: where one of them has another shape than the file's.
+        TextEncoderError: for a name that the CLIP does not have.
+    """
+    if not choice.strip():
+        return [matching_encoder(clip, file)]
+    found = [ComfyTextEncoder(clip, key) for key in choose_encoders(clip, choice)]
+    if choice.strip() == ALL:
+        found = [encoder for encoder in found if _has_shape(encoder.info, file.encoder)]
+        found = found or [matching_encoder(clip, file)]
+    for encoder in found:
+        check_encoder(file.encoder, encoder.fingerprint(), file.path)
+    return found
 
 
 def matching_encoder(clip: comfy.sd.CLIP, file: CultureSAE | EnhancerFile) -> ComfyTextEncoder:

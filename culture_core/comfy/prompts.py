@@ -55,8 +55,16 @@ class PromptTracer:
 
         Args:
             literal: `(word:1.3)` is plain text.
+
+        Raises:
+            TextEncoderError: where the model does not give the prompt to this encoder.
         """
         watch = self._watch(text, literal)
+        if not watch.rows:
+            raise TextEncoderError(
+                f"The encoder '{self._name}' gets nothing of the prompt {text!r}: its model gives it quoted "
+                "text only."
+            )
         before, after = self.template
         if watch.text == before + text + after:
             start = len(before)

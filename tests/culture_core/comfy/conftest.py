@@ -184,8 +184,9 @@ FAMILIES = {
     "omnigen2": Family(
         _text.omnigen2.te(), _text.omnigen2.Omnigen2Tokenizer, {"qwen25_3b": _LLAMA}, taken={"qwen25_3b": 3}
     ),
+    # Its second encoder, for glyphs, gets quoted text only.
     "hunyuan_image": Family(
-        _text.hunyuan_image.te(byt5=False), _text.hunyuan_image.HunyuanImageTokenizer, {"qwen25_7b": _LLAMA},
+        _text.hunyuan_image.te(), _text.hunyuan_image.HunyuanImageTokenizer, {"qwen25_7b": _LLAMA},
         taken={"qwen25_7b": 1},
     ),
     "z_image": Family(

@@ -15,6 +15,7 @@ from culture_core.comfy import (
     encoders_of,
     enhance_clip,
     patch_clip,
+    scheduled_conditioning,
     taken_layer,
 )
 from culture_core.comfy.places import find_places
@@ -22,11 +23,12 @@ from culture_core.comfy.reading import attention_weights
 from culture_core.encoders import ATTENTION_OUTPUT, ATTENTION_WEIGHTS, FEATURES, HIDDEN_STATE
 from culture_core.enhancer import LayerEnhancer
 from culture_core.features import content_features
-from culture_core.files import CultureSAE, EnhancerFile
+from culture_core.files import CultureSAE, EnhancerFile, FileError
 from culture_core.neurons import CultureNeurons
 from culture_core.pairs import PromptPair
 from culture_core.probing import probe_layers
 from culture_core.sae import TopKSAE
+from culture_core.schedule import parse_schedule
 from culture_core.selection import TokenSelection
 
 PROMPT = "a Japanese style house, old bridge"
@@ -356,3 +358,51 @@ def test_attention_weights_of_shared_key_heads_and_boolean_masks() -> None:
     for head in range(4):
         scores = (q[0, head].double() @ k[0, head // 2].double().T / 8**0.5).masked_fill(~mask, -torch.inf)
         torch.testing.assert_close(weights[0, head].double(), scores.softmax(-1), atol=1e-6, rtol=0)
+
+
+def _sae_for(clip: object, key: str, layer: int) -> CultureSAE:
+    encoder = ComfyTextEncoder(clip, key)
+    ones = torch.ones(4)
+    neurons = CultureNeurons(torch.arange(4), ones, ones, ones, ones)
+    sae = TopKSAE(encoder.info.width, 32, 4)
+    return CultureSAE(sae, layer, HIDDEN_STATE, encoder.fingerprint(), {"ja": neurons}, key)
+
+
+def test_one_several_or_all_encoders_can_be_amplified(clips: object) -> None:
+    """Both of these small encoders have one shape, so that a file fits both."""
+    clip = clips("sdxl")
+    sae = _sae_for(clip, "clip_g", 1)
+    plain = {key: encode(clip, key, PROMPT) for key in encoders_of(clip)}
+    for choice, expected in [("", {"clip_g"}), ("l", {"clip_l"}), ("all", {"clip_l", "clip_g"})]:
+        amplified = amplify_clip(clip, sae, "ja", 2.0, "inject", CONTENT, choice)
+        found = {key for key in plain if not torch.equal(encode(amplified, key, PROMPT), plain[key])}
+        assert found == expected, choice
+
+
+def test_a_file_for_another_shape_of_encoder_is_refused(clips: object) -> None:
+    sae = _sae_for(clips("pixart"), "t5xxl", 1)
+    with pytest.raises(FileError, match="made for another text encoder"):
+        amplify_clip(clips("flux"), sae, "ja", 2.0, "inject", CONTENT, "clip_l")
+
+
+def test_two_encoders_can_carry_a_culture_through_files_of_their_own(clips: object) -> None:
+    clip = clips("flux")
+    both = amplify_clip(clip, _sae_for(clip, "clip_l", 1), "ja", 2.0, "inject", CONTENT)
+    both = amplify_clip(both, _sae_for(clip, "t5xxl", 2), "ja", 2.0, "inject", CONTENT)
+    for key in encoders_of(clip):
+        assert not torch.equal(encode(both, key, PROMPT), encode(clip, key, PROMPT))
+
+
+def test_a_schedule_gives_each_stretch_its_strength_and_range(clips: object) -> None:
+    clip = clips("sdxl")
+    sae = _sae_for(clip, "clip_g", 1)
+    stretches = parse_schedule("0: 3, 0.25: 1, 0.5: 0, 0.75: 3")
+    with torch.inference_mode():
+        found = scheduled_conditioning(clip, sae, "ja", PROMPT, stretches, "inject", CONTENT)
+        ranges = [(options["start_percent"], options["end_percent"]) for _, options in found]
+        assert ranges == [(0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0)]
+        for (hidden, options), stretch in zip(found, stretches, strict=True):
+            single = amplify_clip(clip, sae, "ja", stretch.strength, "inject", CONTENT)
+            expected, pooled = single.encode_from_tokens(single.tokenize(PROMPT), return_pooled=True)
+            assert torch.equal(hidden, expected) and torch.equal(options["pooled_output"], pooled)
+    assert torch.equal(found[0][0], found[3][0]) and not torch.equal(found[0][0], found[2][0])

@@ -12,7 +12,7 @@ import torch
 from comfy.sd import CLIP
 from safetensors.torch import save_file
 
-from culture_core.comfy import PromptTracer, choose_encoders, load_text_encoder
+from culture_core.comfy import PromptTracer, TextEncoderError, choose_encoders, load_text_encoder, patch_clip
 from culture_core.selection import SpecialTokens, content_positions
 
 E5_FOLDER = Path(__file__).parents[3] / "models" / "text_encoders" / "multilingual-e5-small"
@@ -228,3 +228,21 @@ def test_a_line_break_that_melts_into_the_template_is_content(clips: Callable[[s
     marks = content_positions(row, special)
     spelled = b"".join(tracer.vocabulary.spell(t) for t, mark in zip(row, marks, strict=True) if mark)
     assert spelled.decode().strip() == "house"
+
+
+def test_an_encoder_that_gets_quoted_text_only_says_so(clips: Callable[[str], CLIP]) -> None:
+    clip = clips("hunyuan_image")
+    tracer = PromptTracer(clip, "byt5_small")
+    with pytest.raises(TextEncoderError, match="quoted text only"):
+        tracer.trace("a shop")
+    assert tracer.trace('a shop with the sign "Bäckerei"').rows
+    amplified = patch_clip(
+        clip, 1, "hidden_state", lambda device: lambda x, mask: 2 * x, encoder_key="byt5_small"
+    )
+    with torch.inference_mode():
+        for text in ("a shop", 'a shop with the sign "Bäckerei"'):
+            plain, changed = (
+                each.encode_from_tokens(each.tokenize(text), return_dict=True).get("conditioning_byt5small")
+                for each in (clip, amplified)
+            )
+            assert plain is None or not torch.equal(plain, changed)
