@@ -124,6 +124,9 @@ def select_positions(
 
 def _behind_marker(row: Sequence[int | None], content: list[bool], vocabulary: Vocabulary) -> list[bool]:
     """Without what stands up to the marker that ends a system prompt, where the prompt has one."""
+    spelled = b"".join(vocabulary.spell(token) for token in row if token is not None)
+    if b"prompt" not in spelled.lower():  # nearly always; the search below is slow
+        return content
     found = find_phrases(row, content, (PROMPT_START,), vocabulary)
     return [mark and place > max(found, default=-1) for place, mark in enumerate(content)]
 

@@ -57,22 +57,32 @@ def amplify_clip(
 
     def make(_device: torch.device) -> FeatureFunction:
         # It copies the SAE to the device of the feature by itself, and the copy goes with it.
-        amplifier = Amplifier(culture_sae.sae, neurons, strength, mode)
-
-        def amplify(feature: Tensor, token_mask: Tensor) -> Tensor:
-            amplified = amplifier(feature, token_mask)
-            touched = amplifier.touched
-            logger.info(
-                "Culture '%s': %d of %d neurons changed, on %d of %d tokens.", culture, touched.neurons,
-                touched.neurons_offered, touched.tokens, touched.tokens_offered,
-            )  # fmt: skip
-            return amplified
-
-        return amplify
+        return _LoggingAmplifier(culture, Amplifier(culture_sae.sae, neurons, strength, mode))
 
     for encoder in matching:
         clip = patch_clip(clip, culture_sae.layer, culture_sae.feature, make, tokens, encoder.key)
     return clip
+
+
+class _LoggingAmplifier:
+    """An amplifier that says what it did once the encoder has finished: within, the question would wait for
+    the device."""
+
+    def __init__(self, culture: str, amplifier: Amplifier) -> None:
+        self._culture, self._amplifier, self._ran = culture, amplifier, False
+
+    def __call__(self, feature: Tensor, token_mask: Tensor) -> Tensor:
+        self._ran = True
+        return self._amplifier(feature, token_mask)
+
+    def after_encode(self) -> None:
+        if self._ran:
+            touched = self._amplifier.touched
+            logger.info(
+                "Culture '%s': %d of %d neurons changed, on %d of %d tokens.", self._culture,
+                touched.neurons, touched.neurons_offered, touched.tokens, touched.tokens_offered,
+            )  # fmt: skip
+        self._ran = False
 
 
 def scheduled_conditioning(

@@ -21,7 +21,10 @@ from .reading import INJECTION_KEY, ComfyTextEncoder, follow_patcher
 logger = logging.getLogger(__name__)
 
 FeatureFunction = Callable[[Tensor, Tensor], Tensor]
-"""feature [B, S, d], token mask [B, S] bool -> feature [B, S, d]."""
+"""feature [B, S, d], token mask [B, S] bool -> feature [B, S, d].
+
+The mask is on the CPU, so that asking it does not wait for the device. Where the function has a method
+`after_encode`, that is called when the encoder has finished."""
 FunctionFactory = Callable[[torch.device], FeatureFunction]
 """Builds a feature function whose weights are on the device."""
 
@@ -155,6 +158,8 @@ class _Installed:
 
     def _forget_tokens(self, *_: object) -> None:
         self._mask = None
+        for function in self._functions.values():
+            getattr(function, "after_encode", lambda: None)()
 
     def _edit(self, _module: nn.Module, _arguments: tuple, output: Tensor | tuple) -> Tensor | tuple | None:
         # Without a mask the layer runs outside the encoder, to generate text for instance.
@@ -166,9 +171,10 @@ class _Installed:
                 f"The encoder made {tuple(feature.shape[:2])} rows and tokens of {tuple(self._mask.shape)} "
                 "ids: prompts with pictures or other inserts cannot be amplified."
             )
-        mask = self._mask.to(feature.device)
-        edited = self._function(feature.device)(feature, mask).to(feature.dtype)
-        edited = torch.where(mask.unsqueeze(-1), edited, feature)
+        edited = self._function(feature.device)(feature, self._mask).to(feature.dtype)
+        if edited is feature:
+            return None
+        edited = torch.where(self._mask.to(feature.device).unsqueeze(-1), edited, feature)
         return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
     def _function(self, device: torch.device) -> FeatureFunction:

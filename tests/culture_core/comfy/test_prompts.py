@@ -13,7 +13,7 @@ from comfy.sd import CLIP
 from safetensors.torch import save_file
 
 from culture_core.comfy import PromptTracer, TextEncoderError, choose_encoders, load_text_encoder, patch_clip
-from culture_core.selection import SpecialTokens, content_positions
+from culture_core.selection import SpecialTokens, TokenSelection, content_positions, select_positions
 
 E5_FOLDER = Path(__file__).parents[3] / "models" / "text_encoders" / "multilingual-e5-small"
 KINDS = {
@@ -246,3 +246,16 @@ def test_an_encoder_that_gets_quoted_text_only_says_so(clips: Callable[[str], CL
                 for each in (clip, amplified)
             )
             assert plain is None or not torch.equal(plain, changed)
+
+
+def test_a_system_prompt_in_front_of_its_marker_is_left_alone(clips: Callable[[str], CLIP]) -> None:
+    """CLIP Text Encode for Lumina2 writes both into one prompt."""
+    clip = clips("lumina2")
+    tracer = PromptTracer(clip, "gemma2_2b")
+    known = clip.cond_stage_model.gemma2_2b.special_tokens
+    special = SpecialTokens(known["start"], None, known["pad"])
+    row = tracer.trace("You draw superior images. <Prompt Start> a house").rows[0]
+    for selection in (TokenSelection(), TokenSelection("words", ("a house", "images"))):
+        marks = select_positions(row, special, selection, tracer.vocabulary)
+        spelled = b"".join(tracer.vocabulary.spell(t) for t, mark in zip(row, marks, strict=True) if mark)
+        assert spelled.decode().strip() == "a house"
