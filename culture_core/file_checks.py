@@ -93,14 +93,10 @@ class Content:
 
     def json_object(self, key: str) -> dict[str, Any]:
         """A metadata entry that must be a JSON object without NaN and infinities."""
-        text = self.metadata.get(key, "")
         try:
-            value = json.loads(text, parse_constant=_reject_constant)
-        except (ValueError, RecursionError) as error:
-            self.fail(f"the metadata entry {key!r} is missing or no JSON ({error})")
-        if not isinstance(value, dict):
-            self.fail(f"the metadata entry {key!r} must be a JSON object")
-        return value
+            return parse_object(self.metadata.get(key, ""))
+        except ValueError as error:
+            self.fail(f"the metadata entry {key!r} is missing or {error}")
 
     def check_metadata(self) -> None:
         """No metadata entry may be absurdly long."""
@@ -118,6 +114,33 @@ def read_content(path: Path, kind: Format, kinds: dict[str, Format]) -> Content:
     Raises:
         FileError: for a file that cannot be opened, is damaged, of another kind, or newer.
     """
+    _check_kind(read_head(path, kind.name), kind, kinds)
+    return read_tensors(path, kind.name)
+
+
+def read_head(path: Path, name: str) -> Content:
+    """Metadata of a safetensors file, without its tensors.
+
+    Args:
+        name: what the file should be, for the messages.
+
+    Raises:
+        FileError: for a file that cannot be opened or is damaged, and for metadata of absurd length.
+    """
+    return _read(path, name, tensors=False)
+
+
+def read_tensors(path: Path, name: str) -> Content:
+    """Metadata and tensors of a safetensors file; arguments and errors are those of `read_head`."""
+    return _read(path, name, tensors=True)
+
+
+def check_file(path: Path, name: str) -> None:
+    """A path must be that of a file of a sensible size.
+
+    Raises:
+        FileError: where it is not.
+    """
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -125,18 +148,37 @@ def read_content(path: Path, kind: Format, kinds: dict[str, Format]) -> Content:
             f"{path}: cannot be opened ({error.strerror}); look at the name and the folder"
         ) from error
     if not path.is_file() or size > MAX_FILE_BYTES:
-        raise FileError(f"{path}: is no {kind.name}: it must be a file of at most {MAX_FILE_BYTES >> 30} GiB")
+        raise FileError(f"{path}: is no {name}: it must be a file of at most {MAX_FILE_BYTES >> 30} GiB")
+
+
+def parse_object(text: str) -> dict[str, Any]:
+    """A JSON object without NaN and infinities.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    try:
+        value = json.loads(text, parse_constant=_reject_constant)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"no JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    return value
+
+
+def _read(path: Path, name: str, tensors: bool) -> Content:
+    check_file(path, name)
     try:
         with safe_open(path, framework="pt") as file:
-            head = Content(path, file.metadata() or {}, {})
-            _check_kind(head, kind, kinds)
-            head.check_metadata()
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            content = Content(path, file.metadata() or {}, {})
+            content.check_metadata()
+            if tensors:
+                content.tensors.update((key, file.get_tensor(key)) for key in file.keys())  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise FileError(
             f"{path}: is no safetensors file, or a damaged or truncated one ({error}); {_AGAIN}"
         ) from error
-    return Content(path, head.metadata, tensors)
+    return content
 
 
 def _check_kind(head: Content, kind: Format, kinds: dict[str, Format]) -> None:
