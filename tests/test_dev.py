@@ -162,9 +162,35 @@ def test_requirements_leave_out_comments_and_torchaudio(dev: ModuleType, tmp_pat
 
 
 def test_requirements_come_from_the_default_index_only(dev: ModuleType) -> None:
-    for name in ("requirements.txt", "requirements-dev.txt"):
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-peers.txt"):
         lines = dev.requirement_lines(ROOT / name)
         assert not [line for line in lines if line.startswith("-") or "://" in line]
+
+
+def test_peers_are_installed_alone_and_once(
+    dev: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needy = "Metadata-Version: 2.1\nName: peer\nVersion: 1.0\nRequires-Dist: no-such-thing\n"
+    members = {
+        "peer.py": b"",
+        "peer-1.0.dist-info/METADATA": needy.encode(),
+        "peer-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "peer-1.0.dist-info/RECORD": b"",
+    }
+    store = tmp_path / "store"
+    store.mkdir()
+    archive_of(store / "peer-1.0-py3-none-any.whl", members)
+    (tmp_path / "requirements-peers.txt").write_text("peer==1.0\n")
+    monkeypatch.setattr(dev, "PEERS", tmp_path / "peers")
+    monkeypatch.setattr(dev, "PEER_REQUIREMENTS", tmp_path / "requirements-peers.txt")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(store))
+    dev.ensure_peers(sys.executable)
+    assert (tmp_path / "peers" / "peer.py").is_file()
+    dev.ensure_peers("no interpreter is run")
+    (tmp_path / "requirements-peers.txt").write_text("no-such-thing==1.0\n")
+    with pytest.raises(dev.SetupError, match="pip could not install"):
+        dev.ensure_peers(sys.executable)
 
 
 def test_the_exit_code_of_the_command_is_passed_on(dev: ModuleType, tmp_path: Path) -> None:
