@@ -3,11 +3,11 @@
 
     python dev.py setup             virtual environment, dependencies, ComfyUI, text encoder
     python dev.py demo              set up, then draw output/contact_sheet.png in a real ComfyUI server
-    python dev.py test [arguments]  set up, then run the tests; arguments go to pytest. The libraries that they
-                                    compare results with go to .venv/peers
+    python dev.py test [arguments]  set up, then run the tests; arguments go to pytest
 
-Everything lands in .venv/ and .comfyui/ beside this file. A folder named in the environment variable
-COMFYUI_PATH is used instead of the ComfyUI that would be fetched; it is only read.
+Everything lands in .venv/ and .comfyui/ beside this file; the libraries that tests compare results with are
+apart from the others, in .venv/peers/. A folder named in the environment variable COMFYUI_PATH is used instead
+of the ComfyUI that would be fetched; it is only read.
 """
 
 from __future__ import annotations
