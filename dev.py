@@ -6,8 +6,8 @@
     python dev.py test [arguments]  set up, then run the tests; arguments go to pytest
 
 Everything lands in .venv/ and .comfyui/ beside this file; the libraries that tests compare results with are
-apart from the others, in .venv/peers/. A folder named in the environment variable COMFYUI_PATH is used instead
-of the ComfyUI that would be fetched; it is only read.
+apart from the others, in .venv/peers/. A folder named in the environment variable COMFYUI_PATH is used
+instead of the ComfyUI that would be fetched; it is only read.
 """
 
 from __future__ import annotations

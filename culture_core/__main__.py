@@ -4,10 +4,12 @@ import argparse
 import importlib
 import json
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 
 from .commands import COMMANDS
+from .commands.common import UsageError
 
 log = logging.getLogger("culture_core")
 
@@ -32,13 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments[1:])
     try:
         result = command.run(options)
+        text = json.dumps(result, indent=1, allow_nan=False) if options.json else command.describe(result)
     except KeyboardInterrupt:
         log.error("Interrupted.")
         return _CTRL_C
+    except UsageError as error:
+        parser.error(str(error))
     except (OSError, ValueError) as error:  # what the library raises for what a user can mend
         log.error("%s", error)
         return 1
-    print(json.dumps(result, ensure_ascii=False, indent=1) if options.json else command.describe(result))
+    print(text)
     return 0
 
 
@@ -55,4 +60,7 @@ def _overview() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` is heard as Ctrl-C is
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a terminal may not have all letters of all languages
     sys.exit(main())

@@ -1,6 +1,7 @@
 """Reading a safetensors file that may hold anything: every problem becomes an error that names the file."""
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,7 +159,7 @@ def parse_object(text: str) -> dict[str, Any]:
         ValueError: for anything else.
     """
     try:
-        value = json.loads(text, parse_constant=_reject_constant)
+        value = json.loads(text, parse_constant=_reject_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"no JSON ({error})") from error
     if not isinstance(value, dict):
@@ -191,6 +192,13 @@ def _check_kind(head: Content, kind: Format, kinds: dict[str, Format]) -> None:
         raise FileError(
             f"{head.path}: has format version {version}, this pack reads {kind.version}; update the pack"
         )
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return number
 
 
 def _reject_constant(name: str) -> NoReturn:

@@ -7,5 +7,9 @@ was asked for is imported, so that help is instant.
 
 COMMANDS = {
     "fetch-encoder": "get multilingual-e5-small, the text encoder of the examples",
+    "probe": "find the layer in which a culture modifier acts on its noun",
+    "train-sae": "train a sparse autoencoder on one layer",
+    "inspect": "say what a file of this pack, or an SAE of another library, holds",
+    "convert": "turn SAEs of sparsify, SAELens and dictionary_learning into culture SAEs, and back",
 }
 """What each command does; its module has the command's name, with underscores."""

@@ -1,22 +1,49 @@
-"""What commands share: reading an encoder, progress bars, refusing to overwrite."""
+"""What commands share: reading an encoder, progress bars, interruption, refusing to overwrite.
+
+Nothing heavy is imported before a command runs, so that help is instant.
+"""
 
 import argparse
-from collections.abc import Callable
+import math
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from ..encoders import HFTextEncoder
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..encoders import HFTextEncoder
+
+FEATURES = ("attention_output", "hidden_state")
+"""As `culture_core.encoders.FEATURES`, without importing it."""
+
+_CLASSES = {
+    "clip": "CLIPTextModel",
+    "clip_text_model": "CLIPTextModel",
+    "t5": "T5EncoderModel",
+    "mt5": "MT5EncoderModel",
+    "umt5": "UMT5EncoderModel",
+}
+"""transformers' class of the text encoder alone, where `AutoModel` gives more, by `model_type`."""
 
 
 class CommandError(ValueError):
     """A command that cannot be carried out; the message says why and what to do."""
 
 
-def add_encoder_arguments(parser: argparse.ArgumentParser) -> None:
+class UsageError(CommandError):
+    """Arguments that do not go together."""
+
+
+def add_encoder_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Which text encoder; `read_encoder` loads it."""
     parser.add_argument(
-        "--encoder", type=Path, required=True, metavar="FOLDER",
+        "--encoder", type=Path, required=required, metavar="FOLDER",
         help="text encoder, a Hugging Face folder (config.json, model.safetensors, tokenizer files)",
     )  # fmt: skip
     parser.add_argument(
@@ -25,25 +52,71 @@ def add_encoder_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda, cuda:1 … (%(default)s)")
 
 
-def read_encoder(options: argparse.Namespace) -> HFTextEncoder:
+def add_layer_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Which feature of which layer."""
+    parser.add_argument(
+        "--layer", type=int, required=required, metavar="N", help="layer, from 0; `probe` names a good one"
+    )
+    parser.add_argument(
+        "--feature", choices=FEATURES, required=required,
+        help="what to decompose: what the layer's attention block adds, or what leaves the whole layer; the "
+        "hidden state usually carries more of a culture",
+    )  # fmt: skip
+
+
+def add_file_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a shared file says of itself."""
+    parser.add_argument("--author", default="", help="who made it, kept in the file")
+    parser.add_argument("--licence", default="", help="what others may do with it, kept in the file")
+    parser.add_argument("--description", default="", help="what it is for, kept in the file")
+
+
+def add_overwrite_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--overwrite", action="store_true", help="replace what is at the output already")
+
+
+def positive(text: str) -> int:
+    """For argparse: a whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is too small: give 1 or more")
+    return number
+
+
+def read_encoder(options: argparse.Namespace) -> "HFTextEncoder":
     """The encoder that the options name. Nothing is downloaded, no code of the folder is run.
 
     Raises:
         CommandError: for a folder that is missing or holds no text encoder that the library knows.
     """
-    from transformers import AutoModel, AutoTokenizer, CLIPTextModel
+    import transformers
+    from safetensors import SafetensorError
+
+    from ..encoders import HFTextEncoder
 
     folder = options.encoder
     if not (folder / "config.json").is_file():
         raise CommandError(f"{folder} is no Hugging Face folder: it has no config.json")
+    transformers.utils.logging.set_verbosity_error()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError) as error:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model, found = getattr(transformers, _model_class(config)).from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise CommandError(f"{folder} cannot be loaded: {error}") from error
-    if hasattr(model, "text_model") and not isinstance(model, CLIPTextModel):
-        model = CLIPTextModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise CommandError(f"{folder} lacks weights of its text encoder: {', '.join(missing[:3])} …")
     return HFTextEncoder(model.to(options.device), tokenizer, options.max_length)
+
+
+def _model_class(config: object) -> str:
+    projected = "CLIPTextModelWithProjection"
+    if projected in (config.architectures or ()):
+        return projected
+    return _CLASSES.get(config.model_type, "AutoModel")
 
 
 def progress_bar(label: str, unit: str) -> Callable[..., None]:
@@ -62,6 +135,31 @@ def progress_bar(label: str, unit: str) -> Callable[..., None]:
     return report
 
 
+@contextmanager
+def interrupts_held() -> Iterator[Callable[[], None]]:
+    """Within the context Ctrl-C and SIGTERM wait until the function that it gives is called; that raises
+    `KeyboardInterrupt`. So a training stops between two steps, where its state is whole. A second one does
+    not wait."""
+    asked = False
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            signal.default_int_handler(number, frame)
+        asked = True
+
+    def check() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def new_file(path: Path, overwrite: bool) -> Path:
     """A path to write to.
 
@@ -73,3 +171,22 @@ def new_file(path: Path, overwrite: bool) -> Path:
     if not path.parent.is_dir():
         raise CommandError(f"the folder {path.parent} is not there: make it first")
     return path
+
+
+def new_picture(path: Path | None, overwrite: bool) -> Path | None:
+    """A path to write a picture to, where one is wanted.
+
+    Raises:
+        CommandError: as `new_file`, and for a name that is not that of a picture.
+    """
+    if path is not None and path.suffix.lower() not in (".png", ".jpg", ".webp"):
+        raise CommandError(f"{path}: the name of a picture must end in .png, .jpg or .webp")
+    return None if path is None else new_file(path, overwrite)
+
+
+def numbers(values: "Tensor") -> list:
+    """A tensor as nested lists that JSON can hold: what is not finite is None."""
+    if values.dim() == 0:
+        value = values.item()
+        return value if math.isfinite(value) else None
+    return [numbers(value) for value in values]

@@ -1,0 +1,141 @@
+"""Say what a file holds, without using it.
+
+Reads culture SAEs, layer enhancers and checkpoints of their training (safetensors), and the folders in which
+sparsify, SAELens and dictionary_learning keep SAEs. Everything is checked as it is before use, so that a file
+that this command describes can be loaded; no code of a file is run.
+
+  python -m culture_core inspect models/culture_sae/miniature.safetensors
+
+What the numbers mean:
+  k          latents that may be active at once
+  neurons    latents that were chosen for a culture
+  best       the strength at which the culture showed best on validation prompts
+  limit      the strength beyond which nouns suffered there
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..files import CultureSAE, EnhancerFile
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="file, or folder of another library")
+
+
+def run(options: argparse.Namespace) -> dict:
+    from ..file_checks import FileError, read_head
+    from ..files import ENHANCER, SAE, load_culture_sae, load_enhancer
+
+    path = options.file
+    if path.is_dir():
+        return {"file": str(path), **_foreign(path)}
+    metadata = read_head(path, "file of this pack").metadata
+    kind = metadata.get("format")
+    if kind == SAE.key:
+        found = _sae(load_culture_sae(path))
+    elif kind == ENHANCER.key:
+        found = _enhancer(load_enhancer(path))
+    elif "run" in metadata:
+        found = _checkpoint(path)
+    else:
+        raise FileError(f"{path}: is a safetensors file, but none of this pack's")
+    return {"file": str(path), **found}
+
+
+def describe(result: dict) -> str:
+    from ..reports import training_summary
+
+    plain = {key: value for key, value in result.items() if key not in ("cultures", "training", "notes")}
+    width = max(map(len, plain))
+    lines = [f"{key:{width}}  {_text(value)}" for key, value in plain.items() if value not in (None, "")]
+    lines += training_summary(result.get("training", {}))
+    if result.get("cultures"):
+        lines += ["", "culture  neurons   best  limit  name"]
+        lines += [
+            f"{code:7s} {one['neurons']:8d}  {_number(one['best'])}  {_number(one['limit'])}  {one['name']}"
+            for code, one in result["cultures"].items()
+        ]
+    return printable("\n".join([*lines, *(f"Note: {note}" for note in result.get("notes", ()))]))
+
+
+def printable(text: str) -> str:
+    """Text of a stranger's file, without what could control a terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
+
+
+def _sae(item: "CultureSAE") -> dict:
+    from ..cultures import CULTURES
+
+    cultures = {}
+    for code, neurons in item.cultures.items():
+        strengths = item.strengths.get(code)
+        cultures[code] = {
+            "name": CULTURES[code].name if code in CULTURES else code,
+            "neurons": len(neurons.indices),
+            "best": strengths.best if strengths else None,
+            "limit": strengths.limit if strengths else None,
+        }
+    sae = item.sae
+    shape = {"feature": item.feature, "width": sae.d_in, "latents": sae.n_latents, "k": sae.k}
+    return {"kind": "culture SAE", **_place(item), **shape, **_told(item), "cultures": cultures}
+
+
+def _enhancer(item: "EnhancerFile") -> dict:
+    enhancer = item.enhancer
+    shape = {"width": enhancer.width, "bottleneck": enhancer.bottleneck}
+    return {"kind": "layer enhancer", **_place(item), **shape, **_told(item)}
+
+
+def _place(item: "CultureSAE | EnhancerFile") -> dict:
+    shape = {key: item.encoder[key] for key in ("family", "layers", "width", "heads", "vocabulary")}
+    return {"encoder": shape, "encoder_key": item.encoder_key, "layer": item.layer}
+
+
+def _told(item: "CultureSAE | EnhancerFile") -> dict:
+    return {
+        "author": item.author,
+        "licence": item.licence,
+        "description": item.description,
+        "training": item.training,
+    }
+
+
+def _checkpoint(path: Path) -> dict:
+    from ..checkpoints import read_checkpoint
+    from ..file_checks import FileError, parse_object
+
+    identity, tensors = read_checkpoint(path)
+    try:
+        config = parse_object(identity or "").get("config")
+    except ValueError as error:
+        raise FileError(f"{path}: is a checkpoint whose run is {error}; delete it to start anew") from error
+    losses = tensors.get("losses")
+    if not isinstance(config, dict) or losses is None or losses.dim() != 1:
+        raise FileError(f"{path}: is a checkpoint of another program or version; delete it to start anew")
+    trains = "SAE" if any(name.startswith("sae.") for name in tensors) else "layer enhancer"
+    return {
+        "kind": f"checkpoint of the training of a {trains}",
+        "steps_done": len(losses),
+        "steps": config.get("steps"),
+        "configuration": config,
+    }
+
+
+def _foreign(path: Path) -> dict:
+    from ..sae.formats import import_sae
+
+    sae, library, notes = import_sae(path)
+    return {
+        "kind": f"SAE of {library}", "width": sae.d_in, "latents": sae.n_latents, "k": sae.k, "notes": notes,
+    }  # fmt: skip
+
+
+def _text(value: object) -> str:
+    return ", ".join(f"{key} {one}" for key, one in value.items()) if isinstance(value, dict) else str(value)
+
+
+def _number(value: float | None) -> str:
+    return "    -" if value is None else f"{value:5.3g}"

@@ -1,0 +1,190 @@
+"""Train a sparse autoencoder (SAE) on one layer of a text encoder.
+
+This comes after `probe`, which names the layer, and before `detect`, which finds the neurons of cultures
+among the SAE's latents. Until then the file holds no cultures. The SAE learns from what the encoder makes of
+the words of prompts: give prompt pairs, plain texts with one prompt a line, or both. More and more varied
+text is better; a few thousand words are only memorised.
+
+  python -m culture_core train-sae --encoder models/text_encoders/multilingual-e5-small \\
+      --pairs models/culture_pairs/miniature.jsonl --texts captions.txt \\
+      --layer 11 --feature hidden_state --output thai.safetensors
+
+Ctrl-C keeps what has been learnt in a checkpoint beside the output, and the same command takes the run up
+from there. It ends as the undisturbed run does. The checkpoint is deleted when the SAE is written.
+
+What the numbers mean:
+  variance left unexplained (FVU)  0: the SAE rebuilds every vector, 1: no better than the mean. Far higher on
+                                   held-out prompts than in training: the SAE memorises, give it more text.
+  dead latents                     nothing activates them: too many latents for the data.
+  dense latents                    more than half of the vectors activate them: they tell nothing apart.
+"""
+
+import argparse
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .common import (
+    CommandError,
+    UsageError,
+    add_encoder_arguments,
+    add_file_arguments,
+    add_layer_arguments,
+    add_overwrite_argument,
+    interrupts_held,
+    new_file,
+    new_picture,
+    progress_bar,
+    read_encoder,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..sae import SAEConfig, SAEReport, TopKSAE
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_encoder_arguments(parser)
+    parser.add_argument(
+        "--pairs", type=Path, nargs="+", default=[], metavar="FILE", help="prompt pairs, JSONL"
+    )
+    parser.add_argument(
+        "--texts", type=Path, nargs="+", default=[], metavar="FILE.txt", help="prompts, one a line, UTF-8"
+    )
+    add_layer_arguments(parser)
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.safetensors", help="where to")
+    parser.add_argument(
+        "--preset", choices=("auxk", "sparsity"), default="auxk",
+        help="the paper's sparsity coefficient 1/32 read as weight of the loss that revives dead latents, "
+        "with k = 32, or as share of active latents, with k = 128 (%(default)s)",
+    )  # fmt: skip
+    for name, kind, text in (
+        ("latents", int, "number of latents (4096)"),
+        ("k", int, "latents that may be active at once (the preset's)"),
+        ("steps", int, "training steps (2000)"),
+        ("batch-size", int, "vectors a step (256)"),
+        ("learning-rate", float, "of AdamW, constant (0.0004)"),
+        ("seed", int, "of all random numbers; the same seed gives the same SAE (0)"),
+    ):
+        parser.add_argument(f"--{name}", type=kind, metavar="N", help=text)
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="where an interrupted run is kept (beside the output)"
+    )
+    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the loss over the steps")
+    add_file_arguments(parser)
+    add_overwrite_argument(parser)
+
+
+def run(options: argparse.Namespace) -> dict:
+    from ..features import content_features
+    from ..files import CultureSAE, save_culture_sae
+    from ..reports import loss_picture, training_figures
+
+    config = _config(options)
+    output, picture = _outputs(options)
+    texts = _texts(options)
+    checkpoint = options.checkpoint or output.with_suffix(".checkpoint.safetensors")
+    encoder = read_encoder(options)
+    bar = progress_bar("reading", "prompt")
+    features, prompts = content_features(
+        encoder, texts, options.layer, options.feature, lambda done: bar(done, len(texts))
+    )
+    sae, report, resumed = _train(features, prompts, config, checkpoint, options.device)
+    figures = training_figures(report, config)
+    culture_sae = CultureSAE(
+        sae.cpu().requires_grad_(False), options.layer, options.feature, encoder.fingerprint(),
+        training=figures | {"prompts": len(texts)}, author=options.author, licence=options.licence,
+        description=options.description,
+    )  # fmt: skip
+    save_culture_sae(culture_sae, output, options.overwrite)
+    if picture is not None:
+        loss_picture(report.losses).save(picture)
+    checkpoint.unlink(missing_ok=True)
+    return {
+        "output": str(output), "picture": None if picture is None else str(picture),
+        "encoder": encoder.info.family, "layer": options.layer, "feature": options.feature,
+        "latents": config.n_latents, "k": config.k, "steps": len(report.losses), "resumed_after": resumed,
+        "loss": report.losses[-1], "prompts": len(texts), "figures": figures, "warnings": report.warnings,
+    }  # fmt: skip
+
+
+def describe(result: dict) -> str:
+    from ..reports import training_summary
+
+    resumed = f", taken up after step {result['resumed_after']}" if result["resumed_after"] else ""
+    lines = [
+        f"{result['output']}: {result['latents']} latents, {result['k']} active at once, of layer "
+        f"{result['layer']}, {result['feature']} ({result['encoder']})",
+        f"{result['steps']} steps{resumed}, last loss {result['loss']:.4f}, {result['prompts']} prompts",
+        *training_summary(result["figures"], result["warnings"]),
+    ]
+    if result["picture"]:
+        lines.append(f"The loss is drawn in {result['picture']}")
+    return "\n".join([*lines, "Next: find the neurons of cultures with `detect`."])
+
+
+def _config(options: argparse.Namespace) -> "SAEConfig":
+    from ..sae import PAPER_PRESETS
+
+    names = {
+        "n_latents": "latents", "k": "k", "steps": "steps", "batch_size": "batch_size",
+        "learning_rate": "learning_rate", "seed": "seed",
+    }  # fmt: skip
+    given = {field: getattr(options, name) for field, name in names.items()}
+    return replace(PAPER_PRESETS[options.preset], **{k: v for k, v in given.items() if v is not None})
+
+
+def _outputs(options: argparse.Namespace) -> tuple[Path, Path | None]:
+    """Where to write to; what would only fail after the training fails now."""
+    if options.output.suffix.lower() != ".safetensors":
+        raise CommandError(f"{options.output}: the name must end in .safetensors")
+    output = new_file(options.output, options.overwrite)
+    return output, new_picture(options.picture, options.overwrite)
+
+
+def _texts(options: argparse.Namespace) -> list[str]:
+    from ..pairs import load_pairs
+    from ..reports import training_texts
+
+    if not options.pairs and not options.texts:
+        raise UsageError("give prompts to learn from: --pairs, --texts or both")
+    pairs = [pair for path in options.pairs for pair in load_pairs(path)]
+    lines = []
+    for path in options.texts:
+        try:
+            lines += path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CommandError(f"{path}: cannot be read as a UTF-8 text file ({error})") from error
+    texts = training_texts(pairs, lines)
+    if not texts:
+        raise CommandError("there is no prompt in these files: write one a line")
+    return texts
+
+
+def _train(
+    features: "Tensor", prompts: "Tensor", config: "SAEConfig", checkpoint: Path, device: str
+) -> tuple["TopKSAE", "SAEReport", int]:
+    """(SAE, report, steps that a checkpoint had done before)."""
+    from ..sae import train_sae
+
+    bar, before = progress_bar("training", "step"), None
+
+    def progress(done: int, total: int, loss: float) -> None:
+        nonlocal before
+        before = done - 1 if before is None else before
+        bar(done, total, loss)
+        check()
+
+    try:
+        with interrupts_held() as check:
+            sae, report = train_sae(features, config, prompts, progress, checkpoint, device)
+    except KeyboardInterrupt:
+        if checkpoint.is_file():
+            log.error("The run is kept in %s: the same command goes on from there.", checkpoint)
+        raise
+    # A checkpoint may hold the whole run.
+    return sae, report, len(report.losses) if before is None else before
