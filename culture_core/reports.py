@@ -33,16 +33,17 @@ def probe_picture(probe: LayerProbe, subject: str = "") -> Image.Image:
         f"Activation patching: share of the way to the cultural prompt{behind}", None, probe.layer, "layer",
         size=_SIZE,
     )  # fmt: skip
-    return stacked([upper, lower])
+    return tiled([upper, lower], columns=1)
 
 
-def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures of one width, one below the other."""
-    whole = Image.new("RGB", (pictures[0].width, sum(picture.height for picture in pictures)))
-    top = 0
-    for picture in pictures:
-        whole.paste(picture, (0, top))
-        top += picture.height
+def tiled(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Pictures of one size, so many a row."""
+    width, height = pictures[0].size
+    size = min(columns, len(pictures)) * width, -(-len(pictures) // columns) * height
+    whole = Image.new("RGB", size, "white")
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, columns)
+        whole.paste(picture, (column * width, row * height))
     return whole
 
 

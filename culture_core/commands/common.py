@@ -90,7 +90,6 @@ def read_encoder(options: argparse.Namespace) -> "HFTextEncoder":
         CommandError: for a folder that is missing or holds no text encoder that the library knows.
     """
     import transformers
-    from safetensors import SafetensorError
 
     from ..encoders import HFTextEncoder
 
@@ -104,12 +103,16 @@ def read_encoder(options: argparse.Namespace) -> "HFTextEncoder":
         model, found = getattr(transformers, _model_class(config)).from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except Exception as error:  # transformers raises a dozen kinds for a damaged folder
         raise CommandError(f"{folder} cannot be loaded: {error}") from error
     missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise CommandError(f"{folder} lacks weights of its text encoder: {', '.join(missing[:3])} …")
-    return HFTextEncoder(model.to(options.device), tokenizer, options.max_length)
+    try:
+        model = model.to(options.device)
+    except (RuntimeError, AssertionError) as error:  # torch's ways to say that there is no such device
+        raise CommandError(f"--device {options.device} cannot be used here: {error}") from error
+    return HFTextEncoder(model, tokenizer, options.max_length)
 
 
 def _model_class(config: object) -> str:

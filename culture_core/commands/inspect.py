@@ -115,9 +115,9 @@ def _checkpoint(path: Path) -> dict:
     losses = tensors.get("losses")
     if not isinstance(config, dict) or losses is None or losses.dim() != 1:
         raise FileError(f"{path}: is a checkpoint of another program or version; delete it to start anew")
-    trains = "SAE" if any(name.startswith("sae.") for name in tensors) else "layer enhancer"
+    trained = "an SAE" if any(name.startswith("sae.") for name in tensors) else "a layer enhancer"
     return {
-        "kind": f"checkpoint of the training of a {trains}",
+        "kind": f"checkpoint of {trained}'s training",
         "steps_done": len(losses),
         "steps": config.get("steps"),
         "configuration": config,

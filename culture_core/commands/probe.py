@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> dict:
     from ..pairs import load_pairs
     from ..probing import probe_layers
-    from ..reports import by_language, probe_picture, probe_report, spread, stacked
+    from ..reports import by_language, probe_picture, probe_report, spread, tiled
 
     picture = new_picture(options.picture, options.overwrite)
     groups = by_language(load_pairs(options.pairs))
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> dict:
         for name, group in subjects.items()
     }  # fmt: skip
     if picture is not None:
-        stacked([probe_picture(probe, name) for name, probe in probes.items()]).save(picture)
+        tiled([probe_picture(probe, name) for name, probe in probes.items()], columns=4).save(picture)
     whole = probes.pop("")
     return {
         "encoder": encoder.info.family,
