@@ -105,11 +105,13 @@ def test_every_text_is_trained_on_once():
     assert texts == ["Thai chair 1", "chair 1", "Thai chair 2", "chair 2", "a dog"]
 
 
-@pytest.mark.parametrize(("limit", "kept"), [(None, 7), (7, 7), (100, 7), (3, 3), (4, 4), (1, 1)])
+@pytest.mark.parametrize(
+    ("limit", "kept"),
+    [(None, [*range(7)]), (7, [*range(7)]), (99, [*range(7)]), (4, [0, 2, 4, 6]), (3, [0, 3, 6]), (1, [0])],
+)
 def test_a_limit_spreads_over_all_pairs(limit, kept):
-    chosen = spread([pair(number) for number in range(7)], limit)
-    assert len(chosen) <= kept and chosen[0].id == "0"
-    assert limit not in (3, 4) or int(chosen[-1].id) >= 4
+    chosen = [int(one.id) for one in spread([pair(number) for number in range(7)], limit)]
+    assert chosen == kept
 
 
 def test_pairs_are_told_apart_by_their_language():

@@ -61,6 +61,8 @@ def test_a_text_encoder_is_read_with_its_own_weights(tmp_path):
     encoder = read_encoder(options(saved(model, tmp_path), max_length=10))
     with pytest.raises(CommandError, match="--device abacus cannot be used here"):
         read_encoder(options(tmp_path, device="abacus"))
+    with pytest.raises(CommandError, match="--device abacus cannot be used here"):
+        read_encoder(options(tmp_path, device="abacus"))
     assert encoder.max_length == 10 and encoder.info.family == "clip"
     assert torch.equal(encoder.embedding_weight(), model.text_model.embeddings.token_embedding.weight)
 
