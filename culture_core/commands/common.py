@@ -30,6 +30,9 @@ _CLASSES = {
     "umt5": "UMT5EncoderModel",
 }
 """transformers' class of the text encoder alone, where `AutoModel` gives more, by `model_type`."""
+_AS_SAVED = ("CLIPTextModelWithProjection", "Gemma3ForCausalLM")
+"""Classes that a folder must be read with if it was saved from them: the first projects what it pools, and the
+weights of the second have names that the bare model does not know."""
 
 
 class CommandError(ValueError):
@@ -112,14 +115,12 @@ def read_encoder(options: argparse.Namespace) -> "HFTextEncoder":
         model = model.to(options.device)
     except (RuntimeError, AssertionError) as error:  # torch's ways to say that there is no such device
         raise CommandError(f"--device {options.device} cannot be used here: {error}") from error
-    return HFTextEncoder(model, tokenizer, options.max_length)
+    return HFTextEncoder(model.model if hasattr(model, "lm_head") else model, tokenizer, options.max_length)
 
 
 def _model_class(config: object) -> str:
-    projected = "CLIPTextModelWithProjection"
-    if projected in (config.architectures or ()):
-        return projected
-    return _CLASSES.get(config.model_type, "AutoModel")
+    saved = next((name for name in _AS_SAVED if name in (config.architectures or ())), None)
+    return saved or _CLASSES.get(config.model_type, "AutoModel")
 
 
 def progress_bar(label: str, unit: str) -> Callable[..., None]:
