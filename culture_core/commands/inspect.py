@@ -51,14 +51,17 @@ def describe(result: dict) -> str:
     plain = {key: value for key, value in result.items() if key not in ("cultures", "training", "notes")}
     width = max(map(len, plain))
     lines = [f"{key:{width}}  {_text(value)}" for key, value in plain.items() if value not in (None, "")]
-    lines += training_summary(result.get("training", {}))
+    training = result.get("training", {})
+    lines += training_summary(training)
+    notes = result.get("notes", training.get("notes"))
     if result.get("cultures"):
         lines += ["", "culture  neurons   best  limit  name"]
         lines += [
             f"{code:7s} {one['neurons']:8d}  {_number(one['best'])}  {_number(one['limit'])}  {one['name']}"
             for code, one in result["cultures"].items()
         ]
-    return printable("\n".join([*lines, *(f"Note: {note}" for note in result.get("notes", ()))]))
+    lines += [f"Note: {note}" for note in notes] if isinstance(notes, list) else []
+    return printable("\n".join(lines))
 
 
 def printable(text: str) -> str:

@@ -75,8 +75,8 @@ def run(options: argparse.Namespace) -> dict:
     subjects = {"": chosen} | (by_language(chosen) if options.per_language else {})
     probes = {
         name: probe_layers(
-            encoder, group, options.direction, options.reference, options.batch,
-            progress=progress_bar(f"probing {name}".strip(), "pair"),
+            encoder, group, direction=options.direction, reference=options.reference,
+            batch_size=options.batch, progress=progress_bar(f"probing {name}".strip(), "pair"),
         )
         for name, group in subjects.items()
     }  # fmt: skip

@@ -13,7 +13,8 @@ class TopKSAE(nn.Module):
     """z = TopK_k(ReLU(W_enc (x̂ − b_dec) + b_enc)), x̃ = W_decᵀ z + b_dec, with x̂ = (x − mean) / scale.
 
     `encode` and `decode` take and give features in the encoder's own units; centring and scaling happen
-    inside. Decoder rows have unit norm, so a latent's size is what it adds.
+    inside. Decoder rows have unit norm, so a latent's size is what it adds; those of an SAE that was imported
+    from another library may have other norms, which changes nothing but that.
     """
 
     mean: Tensor

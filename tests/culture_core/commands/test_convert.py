@@ -42,7 +42,7 @@ def test_the_shipped_sae_goes_through_every_library_and_back(tmp_path, capsys):
     assert result["from"] == "dictionary-learning"
     shipped, again = load_culture_sae(SHIPPED), load_culture_sae(back)
     assert again.encoder == shipped.encoder and (again.layer, again.feature) == (11, "hidden_state")
-    assert again.licence == "MIT" and again.training == {"imported_from": "dictionary-learning"}
+    assert again.licence == "MIT" and again.training == {"imported_from": "dictionary-learning", "notes": []}
     features = torch.randn(50, 384) * shipped.sae.scale + shipped.sae.mean
     torch.testing.assert_close(again.sae(features), shipped.sae(features), rtol=1e-5, atol=1e-5)
 
