@@ -102,8 +102,8 @@ def _to_culture_sae(options: argparse.Namespace) -> dict:
     encoder = read_encoder(options)
     item = CultureSAE(
         imported.sae, options.layer, options.feature, encoder.fingerprint(),
-        training={"imported_from": imported.library, "notes": imported.notes}, author=options.author, licence=options.licence,
-        description=options.description,
+        training={"imported_from": imported.library, "notes": imported.notes}, author=options.author,
+        licence=options.licence, description=options.description,
     )  # fmt: skip
     save_culture_sae(item, options.output, options.overwrite)
     return _result(options, imported.library, imported.sae, imported.notes)
