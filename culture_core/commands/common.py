@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from ..atomic import atomic_path
+
 if TYPE_CHECKING:
-    from torch import Tensor
+    from PIL import Image
+    from torch import Tensor, nn
 
     from ..encoders import HFTextEncoder
 
@@ -92,11 +95,20 @@ def read_encoder(options: argparse.Namespace) -> "HFTextEncoder":
     Raises:
         CommandError: for a folder that is missing or holds no text encoder that the library knows.
     """
-    import transformers
-
     from ..encoders import HFTextEncoder
 
-    folder = options.encoder
+    model, tokenizer = _load(options.encoder)
+    try:
+        model = model.to(options.device)
+    except (RuntimeError, AssertionError) as error:  # torch's ways to say that there is no such device
+        raise CommandError(f"--device {options.device} cannot be used here: {error}") from error
+    return HFTextEncoder(model, tokenizer, options.max_length)
+
+
+def _load(folder: Path) -> tuple["nn.Module", Callable]:
+    """The text model of a Hugging Face folder, without heads, and its tokenizer."""
+    import transformers
+
     if not (folder / "config.json").is_file():
         raise CommandError(f"{folder} is no Hugging Face folder: it has no config.json")
     transformers.utils.logging.set_verbosity_error()
@@ -108,14 +120,11 @@ def read_encoder(options: argparse.Namespace) -> "HFTextEncoder":
         )
     except Exception as error:  # transformers raises a dozen kinds for a damaged folder
         raise CommandError(f"{folder} cannot be loaded: {error}") from error
+    # Without a warning, transformers makes up what is missing. No encoder here uses a pooler.
     missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise CommandError(f"{folder} lacks weights of its text encoder: {', '.join(missing[:3])} …")
-    try:
-        model = model.to(options.device)
-    except (RuntimeError, AssertionError) as error:  # torch's ways to say that there is no such device
-        raise CommandError(f"--device {options.device} cannot be used here: {error}") from error
-    return HFTextEncoder(model.model if hasattr(model, "lm_head") else model, tokenizer, options.max_length)
+    return model.model if hasattr(model, "lm_head") else model, tokenizer
 
 
 def _model_class(config: object) -> str:
@@ -181,11 +190,17 @@ def new_picture(path: Path | None, overwrite: bool) -> Path | None:
     """A path to write a picture to, where one is wanted.
 
     Raises:
-        CommandError: as `new_file`, and for a name that is not that of a picture.
+        CommandError: as `new_file`, and for a name that does not end in .png.
     """
-    if path is not None and path.suffix.lower() not in (".png", ".jpg", ".webp"):
-        raise CommandError(f"{path}: the name of a picture must end in .png, .jpg or .webp")
+    if path is not None and path.suffix.lower() != ".png":
+        raise CommandError(f"{path}: the name of a picture must end in .png")
     return None if path is None else new_file(path, overwrite)
+
+
+def write_picture(path: Path, picture: "Image.Image") -> None:
+    """Write a PNG file; it appears whole or not at all."""
+    with atomic_path(path) as temporary:
+        picture.save(temporary, format="PNG")
 
 
 def numbers(values: "Tensor") -> list:

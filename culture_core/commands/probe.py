@@ -27,6 +27,7 @@ from .common import (
     positive,
     progress_bar,
     read_encoder,
+    write_picture,
 )
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ def run(options: argparse.Namespace) -> dict:
         for name, group in subjects.items()
     }  # fmt: skip
     if picture is not None:
-        tiled([probe_picture(probe, name) for name, probe in probes.items()], columns=4).save(picture)
+        drawn = [probe_picture(probe, name) for name, probe in probes.items()]
+        write_picture(picture, tiled(drawn, columns=4))
     whole = probes.pop("")
     return {
         "encoder": encoder.info.family,

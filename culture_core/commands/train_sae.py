@@ -37,6 +37,7 @@ from .common import (
     new_picture,
     progress_bar,
     read_encoder,
+    write_picture,
 )
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def run(options: argparse.Namespace) -> dict:
     )  # fmt: skip
     save_culture_sae(culture_sae, output, options.overwrite)
     if picture is not None:
-        loss_picture(report.losses).save(picture)
+        write_picture(picture, loss_picture(report.losses))
     checkpoint.unlink(missing_ok=True)
     return {
         "output": str(output), "picture": None if picture is None else str(picture),

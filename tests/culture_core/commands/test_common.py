@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from transformers import (
     BertConfig,
     BertModel,
@@ -75,6 +76,34 @@ def test_of_a_whole_clip_the_text_half_is_read(tmp_path):
     model = CLIPModel(CLIPConfig(text_config=CLIP_TEXT.to_dict(), vision_config=vision.to_dict()))
     encoder = read_encoder(options(saved(model, tmp_path)))
     assert torch.equal(encoder.embedding_weight(), model.text_model.embeddings.token_embedding.weight)
+
+
+SMALL = {"vocab_size": 16, "num_layers": 1, "num_heads": 2, "d_model": 8, "d_kv": 4, "d_ff": 8}
+SMALL_CAUSAL = {
+    "vocab_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
+    "hidden_size": 8, "intermediate_size": 8, "head_dim": 4, "pad_token_id": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("saved_as", "read_as", "config"),
+    [
+        ("T5ForConditionalGeneration", "T5EncoderModel", transformers.T5Config(**SMALL)),
+        ("T5EncoderModel", "T5EncoderModel", transformers.T5Config(**SMALL)),
+        ("UMT5Model", "UMT5EncoderModel", transformers.UMT5Config(**SMALL)),
+        ("LlamaForCausalLM", "LlamaModel", transformers.LlamaConfig(**SMALL_CAUSAL)),
+        ("Qwen3ForCausalLM", "Qwen3Model", transformers.Qwen3Config(**SMALL_CAUSAL)),
+        ("Gemma3ForCausalLM", "Gemma3TextModel", transformers.Gemma3TextConfig(**SMALL_CAUSAL)),
+        ("Gemma3TextModel", "Gemma3TextModel", transformers.Gemma3TextConfig(**SMALL_CAUSAL)),
+        ("CLIPTextModelWithProjection", "CLIPTextModelWithProjection", CLIP_TEXT),
+        ("BertForMaskedLM", "BertModel", BertConfig(**SMALL_CAUSAL)),
+    ],
+)
+def test_of_any_model_the_text_encoder_is_read_with_all_its_weights(tmp_path, saved_as, read_as, config):
+    model = getattr(transformers, saved_as)(config)
+    found, _ = common._load(saved(model, tmp_path))
+    assert type(found).__name__ == read_as
+    assert torch.equal(found.get_input_embeddings().weight, model.get_input_embeddings().weight)
 
 
 def test_a_folder_that_is_no_text_encoder_is_named(tmp_path):
