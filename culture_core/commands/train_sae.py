@@ -86,9 +86,8 @@ def run(options: argparse.Namespace) -> dict:
     from ..reports import loss_picture, training_figures
 
     config = _config(options)
-    output, picture = _outputs(options)
+    output, picture, checkpoint = _outputs(options)
     texts = _texts(options)
-    checkpoint = options.checkpoint or output.with_suffix(".checkpoint.safetensors")
     encoder = read_encoder(options)
     bar = progress_bar("reading", "prompt")
     features, prompts = content_features(
@@ -139,12 +138,15 @@ def _config(options: argparse.Namespace) -> "SAEConfig":
     return replace(PAPER_PRESETS[options.preset], **{k: v for k, v in given.items() if v is not None})
 
 
-def _outputs(options: argparse.Namespace) -> tuple[Path, Path | None]:
-    """Where to write to; what would only fail after the training fails now."""
+def _outputs(options: argparse.Namespace) -> tuple[Path, Path | None, Path]:
+    """Output, picture and checkpoint; what would only fail after the training fails now."""
     if options.output.suffix.lower() != ".safetensors":
         raise CommandError(f"{options.output}: the name must end in .safetensors")
     output = new_file(options.output, options.overwrite)
-    return output, new_picture(options.picture, options.overwrite)
+    checkpoint = options.checkpoint or output.with_suffix(".checkpoint.safetensors")
+    if checkpoint.resolve() == output.resolve():
+        raise UsageError("--checkpoint and --output are the same file: the checkpoint is deleted in the end")
+    return output, new_picture(options.picture, options.overwrite), checkpoint
 
 
 def _texts(options: argparse.Namespace) -> list[str]:

@@ -98,6 +98,7 @@ def test_presets_of_help_are_those_of_the_library(tmp_path, capsys):
         ({"--texts": os.devnull}, 1, "there is no prompt"),
         ({"--pairs": os.devnull}, 1, "holds no prompt pair"),
         ({"--texts": None}, 2, "give prompts to learn from"),
+        ({"--output": "a.safetensors", "--checkpoint": "a.safetensors"}, 2, "are the same file"),
         ({"--feature": "both"}, 2, "invalid choice: 'both'"),
     ],
 )
