@@ -48,21 +48,30 @@ def content_features(
 
 
 def noun_features(
-    encoder: TextEncoder, pairs: Sequence[PromptPair], layer: int, feature: str
+    encoder: TextEncoder,
+    pairs: Sequence[PromptPair],
+    layer: int,
+    feature: str,
+    progress: Callable[[int], None] | None = None,
 ) -> NounFeatures:
     """The feature at the noun tokens of prompt pairs, by culture.
 
     The paper's feature is |T_cult| · |T_noun| wide, which differs from prompt to prompt and does not exist
     for a neutral one; the feature at the noun tokens has one width for all.
+
+    Args:
+        progress: gets the number of prompts done, of two a pair.
     """
     codes = [pair.culture for pair in pairs]
-    cultural = _at_spans(
-        encoder, [p.cultural for p in pairs], [p.nouns_cultural for p in pairs], codes, layer, feature
+    sides = (
+        ([pair.cultural for pair in pairs], [pair.nouns_cultural for pair in pairs]),
+        ([pair.neutral for pair in pairs], [pair.nouns_neutral for pair in pairs]),
     )
-    neutral = _at_spans(
-        encoder, [p.neutral for p in pairs], [p.nouns_neutral for p in pairs], codes, layer, feature
-    )
-    return NounFeatures(cultural, neutral)
+    found = []
+    for before, (texts, spans) in zip((0, len(pairs)), sides, strict=True):
+        report = progress and (lambda done, before=before: progress(before + done))
+        found.append(_at_spans(encoder, texts, spans, codes, layer, feature, report))
+    return NounFeatures(*found)
 
 
 def _at_spans(
@@ -72,11 +81,14 @@ def _at_spans(
     codes: list[str],
     layer: int,
     feature: str,
+    progress: Callable[[int], None] | None,
 ) -> dict[str, Tensor]:
     parts: dict[str, list[Tensor]] = {code: [] for code in codes}
     for start, tokens, values in _batches(encoder, texts, layer, feature):
         for row in range(len(tokens.ids)):
             parts[codes[start + row]].append(values[row, tokens.positions(row, spans[start + row])])
+        if progress:
+            progress(start + len(tokens.ids))
     return {code: torch.cat(rows) for code, rows in parts.items()}
 
 

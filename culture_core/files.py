@@ -21,6 +21,7 @@ from .encoders import FEATURES, HIDDEN_STATE
 from .enhancer import LayerEnhancer
 from .file_checks import Content, FileError, Format, read_content
 from .fingerprint import same_weights
+from .neuron_figures import Selection
 from .neurons import CultureNeurons
 from .sae import TopKSAE
 
@@ -78,6 +79,8 @@ class CultureSAE:
     """Which encoder of a model that has several, by ComfyUI's key ("l", "g", "t5xxl", …)."""
     strengths: dict[str, Strengths] = field(default_factory=dict)
     """By culture code, where measured."""
+    selection: dict[str, Selection] = field(default_factory=dict)
+    """How the neurons of a culture were chosen, by culture code, where known."""
     training: dict = field(default_factory=dict)
     """How it was made: data hash, counts, seeds, FVU, dead share, version."""
     licence: str = ""
@@ -133,6 +136,8 @@ def save_culture_sae(culture_sae: CultureSAE, path: str | os.PathLike, overwrite
         "feature": culture_sae.feature,
         "cultures": _json({code: _culture_entry(culture_sae, code) for code in culture_sae.cultures}),
     }
+    if culture_sae.selection:
+        metadata["selection"] = _json({code: one.to_json() for code, one in culture_sae.selection.items()})
     content = Content(Path(path), metadata, tensors, reading=False)
     _parse_sae(content)
     return _write(content, overwrite)
@@ -239,8 +244,8 @@ def _parse_sae(content: Content) -> CultureSAE:
     common = _parse_common(content)
     cultures = content.json_object("cultures")
     _check_cultures(content, cultures)
-    neurons = {f"culture.{code}.{name}" for code in cultures for name in _NEURON_TENSORS}
-    content.check_names({*_SAE_TENSORS, *neurons})
+    names = {f"culture.{code}.{name}" for code in cultures for name in _NEURON_TENSORS}
+    content.check_names({*_SAE_TENSORS, *names})
     latents, width = content.matrix_shape("W_enc", MAX_LATENTS, MAX_WIDTH)
     shapes = {"W_enc": (latents, width), "b_enc": (latents,), "W_dec": (latents, width), "b_dec": (width,)}
     shapes |= {"mean": (width,), "scale": ()}
@@ -253,11 +258,13 @@ def _parse_sae(content: Content) -> CultureSAE:
         content.fail(f"'feature' is {feature!r}, it must be one of {', '.join(FEATURES)}")
     sae = TopKSAE(width, latents, content.whole("k", 1, latents))
     sae.load_state_dict(values)
+    neurons = {code: _parse_neurons(content, code, latents) for code in cultures}
     return CultureSAE(
         sae=sae.requires_grad_(False),
         feature=feature,
-        cultures={code: _parse_neurons(content, code, latents) for code in cultures},
+        cultures=neurons,
         strengths=_parse_strengths(content, cultures),
+        selection=_parse_selection(content, neurons, latents),
         **common,
     )
 
@@ -333,6 +340,23 @@ def _parse_strengths(content: Content, cultures: Mapping[str, Any]) -> dict[str,
             if not (_is_number(best, 1000) and _is_number(limit, 1000)):
                 content.fail(f"the strengths of culture {code!r} are no sensible numbers")
             found[code] = Strengths(float(best), float(limit))
+    return found
+
+
+def _parse_selection(
+    content: Content, neurons: Mapping[str, CultureNeurons], latents: int
+) -> dict[str, Selection]:
+    """How neurons were chosen; files that do not say are as good."""
+    if "selection" not in content.metadata:
+        return {}
+    found = {}
+    for code, record in content.json_object("selection").items():
+        if code not in neurons:
+            content.fail(f"'selection' has the culture {code[:40]!r}, which has no neurons")
+        try:
+            found[code] = Selection.from_json(record, len(neurons[code].indices), latents)
+        except ValueError as error:
+            content.fail(f"the figures behind the neurons of culture {code!r}: {error}")
     return found
 
 

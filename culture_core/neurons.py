@@ -14,8 +14,6 @@ logger = logging.getLogger(__name__)
 BETA = 1e-8
 """Keeps eq. 5 defined for a latent that never fires."""
 _CHUNK = 4096
-_NEAREST = 10
-"""How many of the nearest latents a frequency-matched draw chooses from."""
 
 
 class LatentStatistics(NamedTuple):
@@ -112,25 +110,81 @@ def detect_all(
     Raises:
         ValueError: where a culture has cultural but no neutral features, or as `detect_neurons`.
     """
+    used, plain = all_statistics(sae, cultural, neutral)
+    return {
+        code: select_neurons(
+            used[code], plain[code], others_of(used, code), score, tau, count, contrast
+        )
+        for code in used
+    }  # fmt: skip
+
+
+def all_statistics(
+    sae: TopKSAE, cultural: Mapping[str, Tensor], neutral: Mapping[str, Tensor]
+) -> tuple[dict[str, LatentStatistics], dict[str, LatentStatistics]]:
+    """Statistics on the cultural and on the neutral features [N, d] of every culture.
+
+    Raises:
+        ValueError: where a culture has cultural but no neutral features.
+    """
     missing = sorted(set(cultural) - set(neutral))
     if missing:
         raise ValueError(
             f"no neutral features for {', '.join(missing)}: every culture needs prompts of both kinds"
         )
     used = {code: latent_statistics(sae, features) for code, features in cultural.items()}
-    plain = {code: latent_statistics(sae, neutral[code]) for code in cultural}
-    return {
-        code: select_neurons(
-            used[code],
-            plain[code],
-            [used[other] for other in used if other != code],
-            score,
-            tau,
-            count,
-            contrast,
+    return used, {code: latent_statistics(sae, neutral[code]) for code in cultural}
+
+
+def others_of(statistics: Mapping[str, LatentStatistics], culture: str) -> list[LatentStatistics]:
+    """The statistics of all cultures but one."""
+    return [found for code, found in statistics.items() if code != culture]
+
+
+class Ranking(NamedTuple):
+    """A culture's candidates, best first, and how they came about."""
+
+    indices: Tensor
+    """int64 [n]: active latents that are not noun-side and score above 0; never empty."""
+    scores: Tensor
+    """[n], high to low."""
+    elbow: int
+    """How many stand before the elbow of the scores (C.4)."""
+    active: int
+    """Latents that the cultural prompts activate."""
+    noun_side: int
+    """Those of them dropped for noun-side salience, WFS_neutral ≥ τ · WFS_cultural."""
+
+
+def rank_latents(
+    cultural: LatentStatistics,
+    neutral: LatentStatistics,
+    others: Sequence[LatentStatistics] = (),
+    score: str | None = None,
+    tau: float = 0.5,
+    contrast: str = "mean",
+) -> Ranking:
+    """The candidates that `select_neurons` takes the first of; arguments and errors as there."""
+    scores = _scores(cultural, others, score, contrast)
+    active = cultural.frequency > 0
+    if not bool(active.any()):
+        raise ValueError(
+            "the cultural prompts activate no latent: the SAE belongs to another encoder, layer or feature"
         )
-        for code in used
-    }
+    noun_side = active & (neutral.wfs >= tau * cultural.wfs)
+    counts = int(active.sum()), int(noun_side.sum())
+    candidates = active & ~noun_side & (scores > 0)
+    if not bool(candidates.any()):
+        logger.warning(
+            "no latent is salient for this culture alone; taking the one least used by neutral prompts"
+        )
+        share = torch.where(active, neutral.wfs / cultural.wfs.clamp(min=1e-12), torch.inf)
+        least = share.argmin()[None]
+        return Ranking(least, scores[least], 1, *counts)
+    indices = candidates.nonzero().squeeze(1)
+    # A stable sort settles ties by the lowest index.
+    ranked = indices[scores[indices].sort(descending=True, stable=True).indices]
+    return Ranking(ranked, scores[ranked], elbow(scores[ranked]), *counts)
 
 
 def select_neurons(
@@ -143,27 +197,11 @@ def select_neurons(
     contrast: str = "mean",
 ) -> CultureNeurons:
     """The choice behind `detect_neurons`, from statistics that are already there."""
-    scores = _scores(cultural, others, score, contrast)
     if count is not None and count < 1:
         raise ValueError(f"count is {count}: choose at least 1 neuron, or None for the elbow")
-    active = cultural.frequency > 0
-    if not bool(active.any()):
-        raise ValueError(
-            "the cultural prompts activate no latent: the SAE belongs to another encoder, layer or feature"
-        )
-    noun_side = neutral.wfs >= tau * cultural.wfs
-    candidates = active & ~noun_side & (scores > 0)
-    if not bool(candidates.any()):
-        logger.warning(
-            "no latent is salient for this culture alone; taking the one least used by neutral prompts"
-        )
-        share = torch.where(active, neutral.wfs / cultural.wfs.clamp(min=1e-12), torch.inf)
-        return take_neurons(share.argmin()[None], cultural, neutral)
-    indices = candidates.nonzero().squeeze(1)
-    # A stable sort settles ties by the lowest index.
-    ranked = indices[scores[indices].sort(descending=True, stable=True).indices]
-    chosen = elbow(scores[ranked]) if count is None else count
-    return take_neurons(ranked[:chosen], cultural, neutral)
+    ranking = rank_latents(cultural, neutral, others, score, tau, contrast)
+    chosen = ranking.elbow if count is None else count
+    return take_neurons(ranking.indices[:chosen], cultural, neutral)
 
 
 def take_neurons(indices: Tensor, cultural: LatentStatistics, neutral: LatentStatistics) -> CultureNeurons:
@@ -189,60 +227,6 @@ def elbow(values: Tensor) -> int:
     return max(1, int((line - heights).argmax()))
 
 
-def random_latents(
-    sae: TopKSAE,
-    features: Tensor,
-    neurons: CultureNeurons,
-    match: str = "frequency",
-    seed: int = 0,
-    neutral: Tensor | None = None,
-) -> CultureNeurons:
-    """A random control for chosen neurons, drawn from the other latents active on the features [N, d].
-
-    Args:
-        match: "count", as many of the active latents, any; "frequency", as many, each about as often active
-            as the neuron that it stands for (the paper's control, tables 1 and 5); "norm", as many as it
-            takes for masking them to remove the same norm from the features.
-        neutral: features for the neutral WFS of the result; None: zeros.
-
-    Raises:
-        ValueError: for an unknown match, or where fewer active latents are left than neurons were chosen.
-    """
-    cultural = latent_statistics(sae, features)
-    plain = (
-        latent_statistics(sae, neutral) if neutral is not None else cultural._replace(wfs=cultural.wfs * 0)
-    )
-    eligible = cultural.frequency > 0
-    eligible[neurons.indices] = False
-    pool = eligible.nonzero().squeeze(1)
-    if len(pool) < len(neurons.indices):
-        raise ValueError(
-            f"only {len(pool)} other latents are active: too few to stand for {len(neurons.indices)}"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = pool[torch.randperm(len(pool), generator=generator)]
-    if match == "count":
-        chosen = shuffled[: len(neurons.indices)]
-    elif match == "frequency":
-        chosen = _match_frequency(cultural.frequency, neurons.indices, pool, generator)
-    elif match == "norm":
-        chosen = _match_norm(sae, features, neurons.indices, shuffled)
-    else:
-        raise ValueError(f"unknown match {match!r}: use count, frequency or norm")
-    return take_neurons(chosen, cultural, plain)
-
-
-def removed_norm(sae: TopKSAE, features: Tensor, indices: Tensor) -> float:
-    """Root mean square over features [N, d] of the norm that masking the latents removes."""
-    total = 0.0
-    indices = indices.to(sae.W_enc.device)
-    with torch.no_grad():
-        for rows in features.split(_CHUNK):
-            removed = sae.encode(rows.to(indices.device))[:, indices] @ sae.W_dec[indices] * sae.scale
-            total += float(removed.double().square().sum())
-    return (total / len(features)) ** 0.5
-
-
 def _scores(
     cultural: LatentStatistics, others: Sequence[LatentStatistics], score: str | None, contrast: str
 ) -> Tensor:
@@ -259,34 +243,3 @@ def _scores(
     if contrast == "maximum":
         return cultural.wfs - stacked.amax(dim=0)
     raise ValueError(f"unknown contrast {contrast!r}: use mean or maximum")
-
-
-def _match_frequency(frequency: Tensor, indices: Tensor, pool: Tensor, generator: torch.Generator) -> Tensor:
-    chosen = []
-    for index in indices.tolist():
-        distances = (frequency[pool] - frequency[index]).abs()
-        nearest = distances.sort(stable=True).indices[:_NEAREST]
-        pick = nearest[torch.randint(len(nearest), (), generator=generator)]
-        chosen.append(pool[pick])
-        pool = torch.cat([pool[:pick], pool[pick + 1 :]])
-    return torch.stack(chosen)
-
-
-def _match_norm(sae: TopKSAE, features: Tensor, indices: Tensor, shuffled: Tensor) -> Tensor:
-    """As many of the shuffled latents as remove the norm nearest to that of the chosen ones."""
-    target = removed_norm(sae, features, indices)
-    low, high = 1, len(shuffled)
-    if removed_norm(sae, features, shuffled) < target:
-        logger.warning(
-            "all other latents together remove less norm than the chosen ones; the control is too weak"
-        )
-        return shuffled
-    while low < high:
-        middle = (low + high) // 2
-        if removed_norm(sae, features, shuffled[:middle]) < target:
-            low = middle + 1
-        else:
-            high = middle
-    before = max(1, low - 1)
-    gaps = [abs(removed_norm(sae, features, shuffled[:count]) - target) for count in (before, low)]
-    return shuffled[: before if gaps[0] <= gaps[1] else low]

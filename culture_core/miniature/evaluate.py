@@ -11,13 +11,15 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
+from ..controls import random_latents
 from ..enhancer import LayerEnhancer
 from ..features import NounFeatures, noun_features
 from ..files import CultureSAE, Strengths, load_culture_sae, load_enhancer, save_culture_sae
-from ..neurons import CultureNeurons, detect_all, random_latents
+from ..neurons import CultureNeurons, detect_all
+from ..shares import Share
 from .captions import HELD_OUT_WRAPPER, NOUNS, caption, prompt_pairs, split_of
 from .logs import MODELS
-from .study import Edit, Miniature, Prompt, Score, Share, amplify, enhance, prompts_of
+from .study import Edit, Miniature, Prompt, Score, amplify, enhance, prompts_of
 
 logger = logging.getLogger(__name__)
 

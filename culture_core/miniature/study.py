@@ -1,7 +1,6 @@
 """The miniature as an instrument: prompts to pictures to CultureVQA and noun accuracy, without ComfyUI."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -9,42 +8,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..amplifier import Amplifier
+from ..effect import Edit, amplifying
 from ..embedded_encoder import ENCODER_NAME, MAX_LENGTH, load_hf_encoder
 from ..encoders import Conditioning, HFTextEncoder, Tokens
 from ..enhancer import LayerEnhancer
 from ..neurons import CultureNeurons
 from ..pairs import PromptPair
 from ..sae import TopKSAE
+from ..shares import Share
 from .judge import load_judge
 from .logs import MODELS
 from .model import load_model, sample
 from .vae import decode_latents, load_vae
-
-Edit = Callable[[Tensor, Tokens], Tensor]
-"""Changes a feature [B, S, d] of tokenised prompts."""
-
-
-class Share(NamedTuple):
-    """How many of how many pictures were right."""
-
-    right: int
-    count: int
-
-    @property
-    def percent(self) -> float:
-        return 100 * self.right / self.count
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval, percent."""
-        z, n, p = 1.96, self.count, self.right / self.count
-        middle, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return tuple(100 * (middle + sign * spread) / (1 + z * z / n) for sign in (-1, 1))
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.percent:.1f} % ({low:.0f} to {high:.0f})"
 
 
 class Score(NamedTuple):
@@ -151,18 +126,8 @@ def amplify(
     Args:
         strength: one for all cultures, or one a culture.
     """
-
-    def edit_with(amplifier: Amplifier) -> Edit:
-        return lambda x, given: amplifier(
-            x, given.content_mask if tokens == "content" else given.attention_mask
-        )
-
-    return {
-        code: edit_with(
-            Amplifier(sae, chosen, strength[code] if isinstance(strength, Mapping) else strength, mode)
-        )
-        for code, chosen in neurons.items()
-    }
+    given = strength if isinstance(strength, Mapping) else dict.fromkeys(neurons, strength)
+    return {code: amplifying(sae, chosen, given[code], mode, tokens) for code, chosen in neurons.items()}
 
 
 def enhance(enhancer: LayerEnhancer, cultures: Sequence[str], strength: float = 1.0) -> dict[str, Edit]:

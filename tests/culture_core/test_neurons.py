@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from culture_core.controls import random_latents, removed_norm
 from culture_core.neurons import (
     CultureNeurons,
     LatentStatistics,
@@ -10,8 +11,6 @@ from culture_core.neurons import (
     detect_neurons,
     elbow,
     latent_statistics,
-    random_latents,
-    removed_norm,
     select_neurons,
 )
 from culture_core.sae import TopKSAE

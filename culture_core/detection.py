@@ -1,0 +1,281 @@
+"""Detection of culture neurons for a culture SAE, from an encoder and prompt pairs (paper, section 4.3)."""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from .cultures import CULTURES
+from .effect import STRENGTHS, AmplifiedEffect, PairVectors, Place, noun_of
+from .encoders import TextEncoder
+from .features import noun_features
+from .files import CultureSAE, check_encoder
+from .neuron_figures import (
+    CONTRASTS,
+    Selection,
+    Trial,
+    best_trial,
+    curve_of,
+    kept,
+    mean_activation_on,
+    scores_of,
+)
+from .neurons import CultureNeurons, LatentStatistics, all_statistics, others_of, rank_latents, take_neurons
+from .overlap import Overlap, overlap
+from .pairs import PromptPair
+
+Progress = Callable[[int, int], None]
+"""Gets (prompts encoded, prompts in all). What it raises ends the detection."""
+Measure = Callable[[str, CultureNeurons], dict[str, float]]
+"""Gets a culture and candidate neurons; gives the figures of their effect."""
+VALIDATION, TEST = "validation", ("test", "unseen")
+"""Splits of pairs that effects are measured on, and that detection never looks at."""
+
+
+@dataclass(frozen=True)
+class DetectOptions:
+    """How to choose culture neurons.
+
+    Raises:
+        ValueError: for a value that makes no sense; the message names it.
+    """
+
+    count: int | None = None
+    """Neurons a culture; None: up to the elbow of the ranking."""
+    contrast: str = "mean"
+    """What specificity subtracts, the `mean` or the `maximum` of the other cultures' WFS."""
+    score: str | None = None
+    """Rank by `wfs`, the paper's, or by `specificity`; None: specificity where there are other cultures."""
+    tau: float = 0.5
+    """Latents with WFS_neutral ≥ tau · WFS_cultural are dropped as noun-side."""
+    by_effect: bool = False
+    """Choose number and contrast of each culture by measured effect on pairs kept from the detection."""
+    counts: tuple[int | None, ...] = (None, 10, 20, 40, 80)
+    """Numbers to choose from by effect; None stands for the elbow."""
+    contrasts: tuple[str, ...] = CONTRASTS
+    """Contrasts to choose from by effect."""
+    criterion: str = "share"
+    """The figure that decides by effect."""
+    strengths: tuple[float, ...] = STRENGTHS
+    """Strengths at which an effect is measured; the best counts."""
+    holdout: float = 0.25
+    """Share of each culture's nouns that is kept to measure effects; unused where the pairs have a split
+    called validation."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks = {
+            "count": self.count is None or self.count >= 1,
+            "contrast": self.contrast in CONTRASTS,
+            "score": self.score in (None, "wfs", "specificity"),
+            "tau": 0 < self.tau < float("inf"),
+            "counts": bool(self.counts) and all(count is None or count >= 1 for count in self.counts),
+            "contrasts": bool(self.contrasts) and set(self.contrasts) <= set(CONTRASTS),
+            "strengths": bool(self.strengths) and all(0 < strength <= 12 for strength in self.strengths),
+            "holdout": 0 < self.holdout < 1,
+        }
+        wrong = [f"{name}={getattr(self, name)!r}" for name, good in checks.items() if not good]
+        if wrong:
+            raise ValueError(f"DetectOptions: {', '.join(wrong)} is out of range")
+
+
+class Detection(NamedTuple):
+    """What a detection found."""
+
+    culture_sae: CultureSAE
+    """The SAE with the neurons found and the figures behind them; the one given is unchanged."""
+    overlap: Overlap
+    report: str
+    """The figures, for people."""
+    left_out: int
+    """Pairs of test splits, which were not looked at."""
+
+
+def detect_in(
+    culture_sae: CultureSAE,
+    encoder: TextEncoder,
+    pairs: Sequence[PromptPair],
+    options: DetectOptions | None = None,
+    progress: Progress | None = None,
+    measure: Measure | None = None,
+) -> Detection:
+    """Find the culture neurons of every culture that the pairs have.
+
+    Neurons of those cultures that the SAE already had are replaced, and with them the strengths that were
+    measured with the old ones. Other cultures stay as they are.
+
+    Args:
+        measure: what to choose by where `options.by_effect` is set; None: how far amplifying moves the
+            conditioning of the kept neutral prompts to that of the cultural ones (see `AmplifiedEffect`).
+
+    Raises:
+        FileError: where the SAE belongs to another encoder.
+        ValueError: for pairs that cannot be used; the message says why.
+    """
+    options = options or DetectOptions()
+    check_encoder(culture_sae.encoder, encoder.fingerprint(), culture_sae.path)
+    usable = [pair for pair in pairs if pair.split not in TEST]
+    if not usable:
+        raise ValueError("there are no prompt pairs to detect with (those of a test split do not count)")
+    fit, held = hold_out(usable, options) if options.by_effect else (usable, [])
+    steps = _Steps(progress, _prompts_to_encode(fit, held, options, measure))
+    features = noun_features(encoder, fit, culture_sae.layer, culture_sae.feature, steps.reach)
+    statistics = all_statistics(culture_sae.sae, *features)
+    if options.by_effect and measure is None:
+        reader = PairVectors.of(encoder, fit, steps.add).reader()
+        vectors = PairVectors.of(encoder, held, steps.add)
+        place = Place(culture_sae.layer, culture_sae.feature)
+        measure = AmplifiedEffect(
+            encoder, culture_sae.sae, place, vectors, reader, options.strengths, steps.add
+        )
+    found = {
+        code: choose_neurons(code, *statistics, options, measure if options.by_effect else None)
+        for code in statistics[0]
+    }
+    steps.finish()
+    vectors = {
+        code: (len(features.cultural[code]), len(features.neutral[code])) for code in features.cultural
+    }
+    result = replace(
+        culture_sae,
+        cultures=culture_sae.cultures | {code: neurons for code, (neurons, _) in found.items()},
+        selection=culture_sae.selection
+        | {code: replace(one, vectors=vectors[code]) for code, (_, one) in found.items()},
+        strengths={code: known for code, known in culture_sae.strengths.items() if code not in found},
+        path=None,
+    )
+    shared = overlap(result.cultures)
+    return Detection(result, shared, _report(result, shared), len(pairs) - len(usable))
+
+
+def choose_neurons(
+    culture: str,
+    cultural: dict[str, LatentStatistics],
+    neutral: dict[str, LatentStatistics],
+    options: DetectOptions,
+    measure: Measure | None = None,
+) -> tuple[CultureNeurons, Selection]:
+    """The neurons of one culture, with every figure behind the choice.
+
+    Args:
+        cultural: statistics on the cultural prompts of every culture; `neutral` likewise.
+        measure: chooses among `options.counts` and `options.contrasts`; None: `options.count` and
+            `options.contrast` are taken.
+    """
+    own, plain, others = cultural[culture], neutral[culture], others_of(cultural, culture)
+    score = options.score or ("specificity" if others else "wfs")
+    contrasts = options.contrasts if measure else (options.contrast,)
+    rankings = {
+        contrast: rank_latents(own, plain, others, score, options.tau, contrast)
+        for contrast in (contrasts if score == "specificity" else contrasts[:1])
+    }
+    candidates: dict[tuple[int, ...], tuple[CultureNeurons, str, str]] = {}
+    for contrast, ranking in rankings.items():
+        for count in options.counts if measure else (options.count,):
+            taken = ranking.indices[: ranking.elbow if count is None else count]
+            # Two rules that lead to the same neurons are one candidate.
+            rule = "elbow" if count is None else "count"
+            entry = take_neurons(taken, own, plain), contrast, rule
+            candidates.setdefault(tuple(taken.tolist()), entry)
+    shown = {contrast: contrast if score == "specificity" else None for contrast in rankings}
+    entries, trials = list(candidates.values()), ()
+    neurons, contrast, rule = entries[0]
+    if measure:
+        trials = tuple(
+            Trial(rule, shown[contrast], len(neurons.indices), dict(measure(culture, neurons)))
+            for neurons, contrast, rule in entries
+        )
+        neurons, contrast, _ = entries[trials.index(best_trial(trials, options.criterion))]
+        rule = "effect"
+    ranking = rankings[contrast]
+    return neurons, Selection(
+        rule, score, shown[contrast], options.tau, ranking.active, ranking.noun_side, len(ranking.indices),
+        ranking.elbow, (1, 1), scores_of(ranking, neurons), kept(ranking.scores), curve_of(own, plain),
+        mean_activation_on(neurons, cultural), options.criterion if measure else None, trials,
+    )  # fmt: skip
+
+
+def hold_out(
+    pairs: Sequence[PromptPair], options: DetectOptions
+) -> tuple[list[PromptPair], list[PromptPair]]:
+    """(pairs to detect with, pairs to measure effects on): other nouns of each culture, or its validation
+    split where there is one.
+
+    Raises:
+        ValueError: for a culture that has too few nouns.
+    """
+    by_culture: dict[str, list[PromptPair]] = defaultdict(list)
+    for pair in pairs:
+        by_culture[pair.culture].append(pair)
+    fit, held = [], []
+    for code, own in by_culture.items():
+        kept_back = {id(pair) for pair in own if pair.split == VALIDATION}
+        if not kept_back:
+            nouns = sorted({noun_of(pair) for pair in own})
+            random.Random(f"{options.seed} {code}").shuffle(nouns)
+            kept_nouns = nouns[: max(1, round(options.holdout * len(nouns)))]
+            kept_back = {id(pair) for pair in own if noun_of(pair) in kept_nouns}
+        fit += [pair for pair in own if id(pair) not in kept_back]
+        held += [pair for pair in own if id(pair) in kept_back]
+        if len(kept_back) == len(own):
+            raise ValueError(
+                f"culture {code!r} has too few nouns to measure effects on some of them: give pairs of at "
+                "least two nouns, or choose the neurons without measuring"
+            )
+    return fit, held
+
+
+class _Steps:
+    """Counts prompts for a progress callback."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.done = progress, total, 0
+
+    def reach(self, done: int) -> None:
+        self.done = done
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+    def add(self, count: int) -> None:
+        # Candidates that coincide are measured once, so that the total is an upper bound.
+        self.reach(min(self.done + count, self.total))
+
+    def finish(self) -> None:
+        self.reach(self.total)
+
+
+def _prompts_to_encode(
+    fit: list[PromptPair], held: list[PromptPair], options: DetectOptions, measure: Measure | None
+) -> int:
+    if not options.by_effect or measure is not None:
+        return 2 * len(fit)
+    trials = len(options.counts) * len(options.contrasts) * len(options.strengths)
+    return 4 * len(fit) + (2 + trials) * len(held)
+
+
+def _report(culture_sae: CultureSAE, shared: Overlap) -> str:
+    lines = [
+        f"Culture neurons of the {culture_sae.feature} after layer {culture_sae.layer}",
+        "",
+        f"{'culture':16} {'neurons':>7} {'rule':>7} {'contrast':>8} {'elbow':>5} {'candidates':>10} "
+        f"{'noun-side':>9} {'WFS best':>8} {'neutral':>8}",
+    ]
+    for code, neurons in culture_sae.cultures.items():
+        name = f"{CULTURES[code].name} ({code})" if code in CULTURES else code
+        one = culture_sae.selection.get(code)
+        if one is None:
+            lines.append(f"{name:16} {len(neurons.indices):7d}   (from the file)")
+            continue
+        lines.append(
+            f"{name:16} {len(neurons.indices):7d} {one.rule:>7} {one.contrast or '-':>8} {one.elbow:5d} "
+            f"{one.candidates:10d} {one.noun_side:9d} {float(neurons.wfs_cultural[0]):8.3f} "
+            f"{float(neurons.wfs_neutral[0]):8.3f}"
+        )
+    measured = {code: one.effect for code, one in culture_sae.selection.items() if one.effect}
+    if measured:
+        names = list(next(iter(measured.values())))
+        lines += ["", "Measured on pairs kept from the detection", "culture " + " ".join(names)]
+        for code, figures in measured.items():
+            lines.append(f"{code:7} " + " ".join(f"{figures.get(name, float('nan')):.3g}" for name in names))
+    return "\n".join([*lines, "", "Neurons that cultures share", "", shared.table()])
