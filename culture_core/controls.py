@@ -1,18 +1,177 @@
-"""Random controls: what masking as many other latents does, beside masking the culture neurons."""
+"""Random controls: what other latents do in the place of the culture neurons (paper, tables 1 and 5)."""
 
 import logging
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .neurons import CultureNeurons, latent_statistics, take_neurons
 from .sae import TopKSAE
+from .shares import Share
 
 logger = logging.getLogger(__name__)
 
+MATCHES = ("frequency", "norm")
+"""What the controls of a table have in common with the culture neurons: the paper's control, and one that
+takes as much away."""
 _CHUNK = 4096
 _NEAREST = 10
 """How many of the nearest latents a frequency-matched draw chooses from."""
+
+Measure = Callable[[Mapping[str, CultureNeurons] | None], Mapping[str, Share | float]]
+"""Gets the latents to mask (or amplify) by culture, None for none; gives figures by name."""
+Progress = Callable[[int, int], None]
+"""Gets (measurements done, measurements in all). What it raises ends the work."""
+
+
+class Figure(NamedTuple):
+    """One figure of a treatment over its draws."""
+
+    mean: float
+    """Percent where it is a share."""
+    spread: float
+    """Standard deviation between draws; 0 for a single one."""
+    share: Share | None
+    """All draws together, where it is a share."""
+
+    @classmethod
+    def of(cls, values: Sequence[Share | float]) -> "Figure":
+        """The figure of one value a draw."""
+        if not isinstance(values[0], Share):
+            return cls(statistics.fmean(values), statistics.pstdev(values), None)
+        pooled = Share(sum(share.right for share in values), sum(share.count for share in values))
+        return cls(pooled.percent, statistics.pstdev([share.percent for share in values]), pooled)
+
+    def __str__(self) -> str:
+        text = str(self.share) if self.share else f"{self.mean:.3f}"
+        return f"{text} ± {self.spread:.{1 if self.share else 3}f}" if self.spread else text
+
+
+class ControlRow(NamedTuple):
+    """What one treatment did."""
+
+    treatment: str
+    draws: int
+    latents: float
+    """Latents a culture, mean over cultures and draws."""
+    removed_norm: float
+    """What masking them takes from the features, root mean square; mean over cultures and draws."""
+    figures: dict[str, Figure]
+
+
+class Controls(NamedTuple):
+    """Culture neurons beside nothing and beside random latents."""
+
+    untreated: ControlRow
+    neurons: ControlRow
+    random: dict[str, ControlRow]
+    """By what the latents were matched in."""
+
+    @property
+    def rows(self) -> list[ControlRow]:
+        return [self.untreated, self.neurons, *self.random.values()]
+
+    def table(self) -> str:
+        """A Markdown table, a row a treatment; ± is the standard deviation between draws."""
+        names = list(self.untreated.figures)
+        lines = [["treatment", "draws", "latents", "removed norm", *names]]
+        for row in self.rows:
+            numbers = [f"{row.draws}", f"{row.latents:.1f}", f"{row.removed_norm:.2f}"]
+            lines.append([row.treatment, *numbers, *(str(row.figures[name]) for name in names)])
+        return markdown_table(lines)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The rows as JSON can hold them."""
+        return [
+            row._asdict() | {"figures": {name: _figure_json(figure) for name, figure in row.figures.items()}}
+            for row in self.rows
+        ]
+
+
+def measure_controls(
+    sae: TopKSAE,
+    neurons: Mapping[str, CultureNeurons],
+    features: Mapping[str, Tensor],
+    measure: Measure,
+    draws: int = 3,
+    seed: int = 0,
+    matches: Sequence[str] = MATCHES,
+    progress: Progress | None = None,
+) -> Controls:
+    """Measure nothing treated, the culture neurons treated, and random latents in their place.
+
+    Args:
+        neurons: by culture code.
+        features: of each culture's cultural prompts [N, d]: the controls are drawn from the latents active
+            there.
+        measure: see `Measure`; called once for nothing, once for the neurons, and once a draw and match.
+        draws: how many random draws of each kind; draw n has the seed `seed + n`.
+        matches: see `random_latents`.
+
+    Raises:
+        ValueError: for less than one draw, no culture, a culture without features, or as `random_latents`.
+    """
+    if draws < 1 or not neurons:
+        raise ValueError("controls need at least one draw and one culture with neurons")
+    missing = sorted(set(neurons) - set(features))
+    if missing:
+        raise ValueError(f"no features to draw controls from for the cultures {', '.join(missing)}")
+    total, done = 2 + draws * len(matches), 0
+
+    def row(treatment: str, treated: Sequence[Mapping[str, CultureNeurons] | None]) -> ControlRow:
+        nonlocal done
+        found = []
+        for latents in treated:
+            found.append(measure(latents))
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        sets = [(code, chosen) for latents in treated if latents for code, chosen in latents.items()]
+        return ControlRow(
+            treatment,
+            len(treated),
+            statistics.fmean(len(chosen.indices) for _, chosen in sets) if sets else 0.0,
+            statistics.fmean(removed_norm(sae, features[code], chosen.indices) for code, chosen in sets)
+            if sets
+            else 0.0,
+            {name: Figure.of([one[name] for one in found]) for name in found[0]},
+        )
+
+    def drawn(match: str, number: int) -> dict[str, CultureNeurons]:
+        return {
+            code: random_latents(sae, features[code], chosen, match, number)
+            for code, chosen in neurons.items()
+        }
+
+    return Controls(
+        row("none", [None]),
+        row("culture neurons", [neurons]),
+        {
+            match: row(f"random, {match}-matched", [drawn(match, seed + draw) for draw in range(draws)])
+            for match in matches
+        },
+    )
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with aligned columns; the first line is the header."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    written = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    ]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([written[0], rule, *written[1:]])
+
+
+def _figure_json(figure: Figure) -> dict[str, Any]:
+    record: dict[str, Any] = {"mean": figure.mean, "spread": figure.spread}
+    if figure.share:
+        record |= {**figure.share._asdict(), "interval": list(figure.share.interval)}
+    return record
 
 
 def random_latents(

@@ -5,13 +5,14 @@
 `test` reports prompts and combinations that nothing was trained or chosen on: the table of the README.
 """
 
+import functools
 import itertools
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from ..controls import random_latents
+from ..controls import MATCHES, measure_controls
 from ..enhancer import LayerEnhancer
 from ..features import NounFeatures, noun_features
 from ..files import CultureSAE, Strengths, load_culture_sae, load_enhancer, save_culture_sae
@@ -24,7 +25,7 @@ from .study import Edit, Miniature, Prompt, Score, amplify, enhance, prompts_of
 logger = logging.getLogger(__name__)
 
 SEEDS = (0, 1, 2)
-RANDOM_DRAWS = (0, 1, 2)
+RANDOM_DRAWS = 3
 TOKENS, MASKED_TOKENS = "content", "all"
 """Which tokens are amplified and which are masked, chosen on validation prompts."""
 STRENGTHS = (1.0, 1.4, 1.7, 2.0, 2.3, 2.6, 3.0, 4.0)
@@ -49,11 +50,30 @@ class Study:
         cultural, neutral = self.features
         return detect_all(self.file.sae, cultural, neutral, count=count, contrast=contrast)
 
-    def random(self, neurons: dict[str, CultureNeurons], match: str, seed: int) -> dict[str, CultureNeurons]:
-        """Controls drawn among the latents that the culture's own prompts activate."""
+    def controls(
+        self,
+        prompts: list[Prompt],
+        neurons: dict[str, CultureNeurons],
+        strength: float | dict[str, float],
+        tokens: str,
+        draws: int = RANDOM_DRAWS,
+        matches: Sequence[str] = MATCHES,
+        seeds: Sequence[int] = SEEDS,
+    ) -> dict[str, Score]:
+        """Scores of prompts untreated ("none"), with the neurons at a strength ("neurons"), and with random
+        latents that the culture's own prompts activate, by what they are matched in."""
+
+        def measure(latents: Mapping[str, CultureNeurons] | None) -> dict[str, Share]:
+            edits = latents and amplify(self.file.sae, latents, strength, tokens=tokens)
+            return self.measure(prompts, edits, seeds)._asdict()
+
+        found = measure_controls(
+            self.file.sae, neurons, self.features.cultural, measure, draws, matches=matches
+        )
+        rows = {"none": found.untreated, "neurons": found.neurons, **found.random}
         return {
-            code: random_latents(self.file.sae, self.features.cultural[code], chosen, match, seed)
-            for code, chosen in neurons.items()
+            name: Score(**{figure: value.share for figure, value in row.figures.items()})
+            for name, row in rows.items()
         }
 
     def measure(
@@ -81,10 +101,9 @@ def validate(study: Study) -> None:
                 _show(
                     f"amplified, {chosen}, {tokens}, strength {strength}", study.measure(neutral, edits, (0,))
                 )
-            edits = amplify(study.file.sae, neurons, -1, tokens=tokens)
-            _show(f"masked, {chosen}, {tokens}", study.measure(explicit, edits, (0,)))
-            edits = amplify(study.file.sae, study.random(neurons, "frequency", 0), -1, tokens=tokens)
-            _show(f"random masked, {chosen}, {tokens}", study.measure(explicit, edits, (0,)))
+            masked = study.controls(explicit, neurons, -1.0, tokens, 1, ("frequency",), (0,))
+            _show(f"masked, {chosen}, {tokens}", masked["neurons"])
+            _show(f"random masked, {chosen}, {tokens}", masked["frequency"])
     if study.enhancer is not None:
         _show("enhanced", study.measure(neutral, enhance(study.enhancer, list(study.file.cultures))))
 
@@ -120,16 +139,6 @@ def find_strengths(study: Study) -> dict[str, Strengths]:
     return found
 
 
-def _pooled(draws: list[Score]) -> Score:
-    """Several draws of a control as one score."""
-    return Score(
-        *(
-            Share(sum(s.right for s in shares), sum(s.count for s in shares))
-            for shares in zip(*draws, strict=True)
-        )
-    )
-
-
 def test(study: Study) -> dict[str, Score]:
     """Every row of the README's table, on test prompts."""
     pairs = prompt_pairs("test")
@@ -139,24 +148,19 @@ def test(study: Study) -> dict[str, Score]:
     sae, neurons = study.file.sae, study.file.cultures
     best = {code: found.best for code, found in study.file.strengths.items()}
     paper = dict.fromkeys(neurons, 6.0)
-    off = dict.fromkeys(neurons, -1.0)
-
-    def controls(prompts: list[Prompt], match: str, strength: dict[str, float], tokens: str) -> Score:
-        draws = [study.random(neurons, match, seed) for seed in RANDOM_DRAWS]
-        return _pooled(
-            [study.measure(prompts, amplify(sae, draw, strength, tokens=tokens)) for draw in draws]
-        )
-
+    # Nothing is measured twice: a family of rows is measured when its first row is asked for.
+    amplified = functools.cache(lambda: study.controls(neutral, neurons, best, TOKENS))
+    masked = functools.cache(lambda: study.controls(explicit, neurons, -1.0, MASKED_TOKENS))
     rows: dict[str, Callable[[], Score]] = {
-        "explicit modifier": lambda: study.measure(explicit),
-        "neutral": lambda: study.measure(neutral),
-        "neutral, amplified (inject, best strength)": lambda: study.measure(neutral, amplify(sae, neurons, best)),
+        "explicit modifier": lambda: masked()["none"],
+        "neutral": lambda: amplified()["none"],
+        "neutral, amplified (inject, best strength)": lambda: amplified()["neurons"],
         "neutral, amplified (scale, strength 6, the paper's)": lambda: study.measure(neutral, amplify(sae, neurons, paper, "scale")),
-        "neutral, random latents (frequency-matched)": lambda: controls(neutral, "frequency", best, TOKENS),
-        "neutral, random latents (norm-matched)": lambda: controls(neutral, "norm", best, TOKENS),
-        "explicit, culture neurons masked": lambda: study.measure(explicit, amplify(sae, neurons, off, tokens=MASKED_TOKENS)),
-        "explicit, random latents masked (frequency-matched)": lambda: controls(explicit, "frequency", off, MASKED_TOKENS),
-        "explicit, random latents masked (norm-matched)": lambda: controls(explicit, "norm", off, MASKED_TOKENS),
+        "neutral, random latents (frequency-matched)": lambda: amplified()["frequency"],
+        "neutral, random latents (norm-matched)": lambda: amplified()["norm"],
+        "explicit, culture neurons masked": lambda: masked()["neurons"],
+        "explicit, random latents masked (frequency-matched)": lambda: masked()["frequency"],
+        "explicit, random latents masked (norm-matched)": lambda: masked()["norm"],
         "neutral, enhanced": lambda: study.measure(neutral, enhance(study.enhancer, list(neurons))),
         "neutral English": lambda: study.measure(english),
         "neutral English, amplified": lambda: study.measure(english, amplify(sae, neurons, best)),
@@ -194,7 +198,7 @@ def main() -> None:
             "tokens": TOKENS,
             "masked_tokens": MASKED_TOKENS,
             "seeds": SEEDS,
-            "random_draws": RANDOM_DRAWS,
+            "random_draws": list(range(RANDOM_DRAWS)),
         }
         path = MODELS / "training_logs" / "study.json"
         path.write_text(
