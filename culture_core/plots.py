@@ -1,4 +1,4 @@
-"""Curves as pictures, drawn with Pillow alone."""
+"""Curves, heat maps and grids of pictures, drawn with Pillow alone."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,17 @@ COLOURS = ((31, 119, 180), (214, 96, 20), (44, 140, 60), (148, 80, 170), (190, 4
 _INK, _GRID, _PAPER = (40, 40, 40), (225, 225, 225), (255, 255, 255)
 _MARGINS = (76, 84, 24, 56)
 """Left, top, right, bottom, in pixels."""
-_SPELT = str.maketrans({"Δ": "delta ", "λ": "lambda ", "μ": "mu ", "−": "-", "→": "->"})
+_SMALL_MARGINS = (46, 30, 12, 30)
+"""Of a picture without legend that is narrower than `_SMALL`: a panel of a grid."""
+_SMALL = 400
+_SPELT = str.maketrans(
+    {"Δ": "delta ", "λ": "lambda ", "μ": "mu ", "τ": "tau", "−": "-", "→": "->", "≥": ">="}
+)
 """Letters that Pillow's own font lacks."""
+_CELL = 44
+"""Edge of a heat map's cell, pixels."""
+_DEEP = (18, 76, 130)
+"""Colour of a heat map's largest value; 0 is white."""
 
 
 def curve_picture(
@@ -23,6 +32,9 @@ def curve_picture(
     y_label: str = "",
     first_x: int = 0,
     size: tuple[int, int] = (800, 480),
+    points: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    legend: bool = True,
+    y_range: tuple[float, float] | None = None,
 ) -> Image.Image:
     """Curves over whole numbers, with axes, ticks and a legend.
 
@@ -32,6 +44,9 @@ def curve_picture(
         marker: x at which to draw a vertical line.
         first_x: x of the first values, 0 for layers, 1 for steps.
         size: width and height in pixels.
+        points: single places (x, y) by name, drawn as rings over the curves in the colours after theirs.
+        legend: whether to explain the colours; without it a small picture has small margins.
+        y_range: lowest and highest y; None: what the values need.
 
     Returns:
         An RGB picture.
@@ -47,8 +62,12 @@ def curve_picture(
     finite = [v for values in (*curves.values(), *band) for v in values if math.isfinite(v)]
     if not finite or not any(curves.values()):
         raise ValueError("there is no finite value to draw")
+    rings = {name: [(float(x), float(y)) for x, y in places] for name, places in (points or {}).items()}
+    finite += [y for places in rings.values() for _, y in places]
     longest = max(len(values) for values in curves.values())
-    frame = _Frame(size, (first_x, first_x + max(longest - 1, 1)), _padded(min(finite), max(finite)))
+    margins = _MARGINS if legend or size[0] >= _SMALL else _SMALL_MARGINS
+    x_range = first_x, first_x + max(longest - 1, 1)
+    frame = _Frame(size, x_range, y_range or _padded(min(finite), max(finite)), margins)
     picture = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(picture, "RGBA")
     _draw_axes(draw, frame, title, x_label, y_label)
@@ -58,7 +77,86 @@ def curve_picture(
         draw.line([(x, frame.top), (x, frame.bottom)], fill=(*_INK, 150), width=2)
     for index, values in enumerate(curves.values()):
         _draw_curve(draw, frame, values, first_x, COLOURS[index % len(COLOURS)])
-    _draw_legend(draw, frame, list(curves))
+    for index, places in enumerate(rings.values(), start=len(curves)):
+        _draw_rings(draw, frame, places, COLOURS[index % len(COLOURS)])
+    if legend:
+        _draw_legend(draw, frame, list(curves), list(rings))
+    return picture
+
+
+def grid_picture(
+    pictures: Sequence[Image.Image], title: str, columns: int, legend: Sequence[str] = (), rings: int = 0
+) -> Image.Image:
+    """Pictures of one size side by side, under one title and one legend: small multiples.
+
+    Args:
+        columns: how many stand in a row.
+        legend: names of the curves in the order of their colours.
+        rings: how many of the last names belong to rings.
+
+    Raises:
+        ValueError: without a picture, or for pictures of several sizes.
+    """
+    sizes = {picture.size for picture in pictures}
+    if len(sizes) != 1 or columns < 1:
+        raise ValueError(
+            f"a grid needs pictures of one size and at least one column, got sizes {sorted(sizes)}"
+        )
+    (width, height), top = sizes.pop(), 66 if legend else 40
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * width, top + rows * height), _PAPER)
+    draw = ImageDraw.Draw(sheet, "RGBA")
+    draw.text((sheet.width / 2, 10), title.translate(_SPELT), _INK, ImageFont.load_default(18), anchor="ma")
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, columns)
+        sheet.paste(picture, (column * width, top + row * height))
+    split = len(legend) - rings
+    _draw_legend(draw, _Frame(sheet.size, (0, 1), (0, 1), _SMALL_MARGINS), legend[:split], legend[split:])
+    return sheet
+
+
+def heat_map(
+    values: Sequence[Sequence[float]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    row_title: str = "",
+    column_title: str = "",
+    decimals: int = 2,
+    highest: float | None = None,
+) -> Image.Image:
+    """A table of numbers from 0 up as coloured cells, the numbers written in; zeros and NaN stay empty.
+
+    Args:
+        values: [rows, columns].
+        highest: the value of the deepest colour; None: the largest there is.
+
+    Raises:
+        ValueError: where the values are not as many as the labels say.
+    """
+    if not rows or not columns or [len(line) for line in values] != [len(columns)] * len(rows):
+        raise ValueError(f"a heat map of {len(rows)} rows and {len(columns)} columns needs as many values")
+    small, large = ImageFont.load_default(14), ImageFont.load_default(18)
+    finite = [value for line in values for value in line if math.isfinite(value)]
+    highest = highest or max(finite, default=0.0) or 1.0
+    left = 28 + int(max(small.getlength(label) for label in rows)) + (24 if row_title else 0)
+    top = 78 + (22 if column_title else 0)
+    width = max(left + len(columns) * _CELL + 24, int(large.getlength(title.translate(_SPELT))) + 32)
+    picture = Image.new("RGB", (width, top + len(rows) * _CELL + 20), _PAPER)
+    draw = ImageDraw.Draw(picture)
+    draw.text((width / 2, 12), title.translate(_SPELT), _INK, large, anchor="ma")
+    middle = left + len(columns) * _CELL / 2
+    draw.text((middle, 50), column_title.translate(_SPELT), _INK, small, anchor="ma")
+    for column, label in enumerate(columns):
+        draw.text((left + (column + 0.5) * _CELL, top - 11), label, _INK, small, anchor="ms")
+    for row, (label, line) in enumerate(zip(rows, values, strict=True)):
+        y = top + row * _CELL
+        draw.text((left - 10, y + _CELL / 2), label, _INK, small, anchor="rm")
+        for column, value in enumerate(line):
+            _draw_cell(draw, (left + column * _CELL, y), value, highest, decimals)
+    if row_title:
+        _draw_upright(picture, row_title.translate(_SPELT), (6, top + len(rows) * _CELL // 2), small)
     return picture
 
 
@@ -69,22 +167,27 @@ class _Frame:
     size: tuple[int, int]
     x_range: tuple[float, float]
     y_range: tuple[float, float]
+    margins: tuple[int, int, int, int]
+
+    @property
+    def small(self) -> bool:
+        return self.margins == _SMALL_MARGINS
 
     @property
     def left(self) -> int:
-        return _MARGINS[0]
+        return self.margins[0]
 
     @property
     def top(self) -> int:
-        return _MARGINS[1]
+        return self.margins[1]
 
     @property
     def right(self) -> int:
-        return self.size[0] - _MARGINS[2]
+        return self.size[0] - self.margins[2]
 
     @property
     def bottom(self) -> int:
-        return self.size[1] - _MARGINS[3]
+        return self.size[1] - self.margins[3]
 
     def x(self, value: float) -> float:
         low, high = self.x_range
@@ -112,19 +215,20 @@ def _ticks(low: float, high: float, wanted: int, whole: bool = False) -> list[fl
 
 
 def _draw_axes(draw: ImageDraw.ImageDraw, frame: _Frame, title: str, x_label: str, y_label: str) -> None:
-    small, large = ImageFont.load_default(14), ImageFont.load_default(18)
-    for value in _ticks(*frame.y_range, wanted=6):
+    small, large = (ImageFont.load_default(size) for size in ((11, 14) if frame.small else (14, 18)))
+    for value in _ticks(*frame.y_range, wanted=3 if frame.small else 6):
         y = frame.y(value)
         draw.line([(frame.left, y), (frame.right, y)], fill=_GRID)
         draw.text((frame.left - 8, y), f"{value:.4g}", _INK, small, anchor="rm")
-    for value in _ticks(*frame.x_range, wanted=12, whole=True):
+    for value in _ticks(*frame.x_range, wanted=4 if frame.small else 12, whole=True):
         x = frame.x(value)
         draw.line([(x, frame.bottom), (x, frame.bottom + 5)], fill=_INK)
         draw.text((x, frame.bottom + 8), f"{value:.0f}", _INK, small, anchor="ma")
     if frame.y_range[0] < 0 < frame.y_range[1]:
         draw.line([(frame.left, frame.y(0)), (frame.right, frame.y(0))], fill=(150, 150, 150))
     draw.line([(frame.left, frame.top), (frame.left, frame.bottom), (frame.right, frame.bottom)], fill=_INK)
-    draw.text((frame.size[0] / 2, 10), title.translate(_SPELT), _INK, large, anchor="ma")
+    middle = (frame.left + frame.right) / 2 if frame.small else frame.size[0] / 2
+    draw.text((middle, 8 if frame.small else 10), title.translate(_SPELT), _INK, large, anchor="ma")
     draw.text(
         ((frame.left + frame.right) / 2, frame.size[1] - 8),
         x_label.translate(_SPELT),
@@ -151,19 +255,66 @@ def _draw_curve(
     points = [(frame.x(first_x + i), frame.y(v)) if math.isfinite(v) else None for i, v in enumerate(values)]
     for a, b in zip(points, points[1:], strict=False):
         if a and b:
-            draw.line([a, b], fill=colour, width=2)
+            draw.line([a, b], fill=colour, width=1 if frame.small else 2)
     # Dots show where the values are, as long as they do not run into each other.
-    if len(values) <= 60:
+    if len(values) <= (frame.right - frame.left) / 11 and not frame.small:
         for point in filter(None, points):
             draw.ellipse([point[0] - 3, point[1] - 3, point[0] + 3, point[1] + 3], fill=colour)
 
 
-def _draw_legend(draw: ImageDraw.ImageDraw, frame: _Frame, names: list[str]) -> None:
+def _draw_rings(
+    draw: ImageDraw.ImageDraw,
+    frame: _Frame,
+    places: Sequence[tuple[float, float]],
+    colour: tuple[int, int, int],
+) -> None:
+    radius = 3 if frame.small else 4
+    for place in places:
+        _draw_ring(draw, (frame.x(place[0]), frame.y(place[1])), radius, colour)
+
+
+def _draw_ring(
+    draw: ImageDraw.ImageDraw, place: tuple[float, float], radius: int, colour: tuple[int, int, int]
+) -> None:
+    x, y = place
+    draw.ellipse([x - radius, y - radius, x + radius, y + radius], outline=colour, fill=_PAPER, width=2)
+
+
+def _draw_legend(
+    draw: ImageDraw.ImageDraw, frame: _Frame, names: Sequence[str], rings: Sequence[str] = ()
+) -> None:
     """One row under the title, where it hides no curve."""
     font = ImageFont.load_default(14)
-    labels = [name.translate(_SPELT) for name in names]
     x, y = frame.left, 44
-    for index, label in enumerate(labels):
-        draw.line([(x, y), (x + 22, y)], fill=COLOURS[index % len(COLOURS)], width=3)
+    for index, name in enumerate([*names, *rings]):
+        label, colour = name.translate(_SPELT), COLOURS[index % len(COLOURS)]
+        if index < len(names):
+            draw.line([(x, y), (x + 22, y)], fill=colour, width=3)
+        else:
+            _draw_ring(draw, (x + 11, y), 4, colour)
         draw.text((x + 28, y), label, _INK, font, anchor="lm")
         x += 28 + draw.textlength(label, font) + 24
+
+
+def _draw_cell(
+    draw: ImageDraw.ImageDraw, corner: tuple[float, float], value: float, highest: float, decimals: int
+) -> None:
+    depth = min(1.0, max(0.0, value / highest)) if math.isfinite(value) else 0.0
+    colour = tuple(round(light + depth * (deep - light)) for light, deep in zip(_PAPER, _DEEP, strict=True))
+    x, y = corner
+    draw.rectangle([x, y, x + _CELL - 1, y + _CELL - 1], fill=colour, outline=_GRID)
+    text = f"{value:.{decimals}f}" if math.isfinite(value) else ""
+    if float(text or 0) != 0:
+        ink = _PAPER if depth > 0.55 else _INK
+        draw.text((x + _CELL / 2, y + _CELL / 2), text, ink, ImageFont.load_default(13), anchor="mm")
+
+
+def _draw_upright(
+    picture: Image.Image, text: str, place: tuple[int, int], font: ImageFont.FreeTypeFont
+) -> None:
+    """Text that reads upwards; `place` is its left edge and its middle."""
+    left, top, right, bottom = font.getbbox(text)
+    strip = Image.new("RGB", (int(right - left) + 4, int(bottom - top) + 6), _PAPER)
+    ImageDraw.Draw(strip).text((2 - left, 3 - top), text, _INK, font)
+    turned = strip.rotate(90, expand=True)
+    picture.paste(turned, (place[0], place[1] - turned.height // 2))
