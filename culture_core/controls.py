@@ -74,9 +74,13 @@ class Controls(NamedTuple):
     def rows(self) -> list[ControlRow]:
         return [self.untreated, self.neurons, *self.random.values()]
 
-    def table(self) -> str:
-        """A Markdown table, a row a treatment; ± is the standard deviation between draws."""
-        names = list(self.untreated.figures)
+    def table(self, names: Sequence[str] | None = None) -> str:
+        """A Markdown table, a row a treatment; ± is the standard deviation between draws.
+
+        Args:
+            names: the figures to show; None: all.
+        """
+        names = list(names or self.untreated.figures)
         lines = [["treatment", "draws", "latents", "removed norm", *names]]
         for row in self.rows:
             numbers = [f"{row.draws}", f"{row.latents:.1f}", f"{row.removed_norm:.2f}"]

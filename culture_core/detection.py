@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from PIL import Image
+
 from .cultures import CULTURES
 from .effect import STRENGTHS, AmplifiedEffect, PairVectors, Place, noun_of
 from .encoders import TextEncoder
@@ -21,6 +23,7 @@ from .neuron_figures import (
     mean_activation_on,
     scores_of,
 )
+from .neuron_pictures import pictures_of
 from .neurons import CultureNeurons, LatentStatistics, all_statistics, others_of, rank_latents, take_neurons
 from .overlap import Overlap, overlap
 from .pairs import PromptPair
@@ -90,6 +93,10 @@ class Detection(NamedTuple):
     """The figures, for people."""
     left_out: int
     """Pairs of test splits, which were not looked at."""
+
+    def pictures(self) -> dict[str, Image.Image]:
+        """See `neuron_pictures.pictures_of`."""
+        return pictures_of(self.culture_sae)
 
 
 def detect_in(

@@ -227,8 +227,8 @@ class AmplifiedEffect:
 class MaskedEffect:
     """What masking does to cultural prompts; a measure for `controls.measure_controls`.
 
-    `read`: prompts whose culture is still read; `moved` and `cosine`: how far they moved to their neutral
-    partners (see `Moved`).
+    `read`: prompts whose culture is still read, and `read_<culture>` those of one culture; `moved` and
+    `cosine`: how far they moved to their neutral partners (see `Moved`).
     """
 
     def __init__(
@@ -247,11 +247,27 @@ class MaskedEffect:
     def __call__(self, neurons: Mapping[str, CultureNeurons] | None) -> dict[str, Share | float]:
         """Figures with each culture's latents masked; None: nothing is."""
         result = self.vectors.cultural if neurons is None else self._masked(neurons)
-        pairs = self.vectors.pairs
-        seen = self.reader.read(result, [noun_of(pair) for pair in pairs])
         way = moved(self.vectors.cultural, result, self.vectors.neutral)
-        right = sum(code == pair.culture for code, pair in zip(seen, pairs, strict=True))
-        return {"read": Share(right, len(seen)), "moved": way.share, "cosine": way.cosine}
+        right = self._right(result)
+        cultures = [pair.culture for pair in self.vectors.pairs]
+        by_culture = {
+            f"read_{code}": Share(
+                sum(good for good, own in zip(right, cultures, strict=True) if own == code),
+                cultures.count(code),
+            )
+            for code in sorted(set(cultures))
+        }
+        return {"read": Share(sum(right), len(right)), "moved": way.share, "cosine": way.cosine, **by_culture}
+
+    def neutral_read(self) -> Share:
+        """Neutral prompts that are read as the culture of their pair: what the language alone tells."""
+        right = self._right(self.vectors.neutral)
+        return Share(sum(right), len(right))
+
+    def _right(self, vectors: Tensor) -> list[bool]:
+        pairs = self.vectors.pairs
+        seen = self.reader.read(vectors, [noun_of(pair) for pair in pairs])
+        return [code == pair.culture for code, pair in zip(seen, pairs, strict=True)]
 
     def _masked(self, neurons: Mapping[str, CultureNeurons]) -> Tensor:
         result = torch.empty_like(self.vectors.cultural)

@@ -6,7 +6,7 @@ Nothing heavy is imported before a command runs, so that help is instant.
 import argparse
 import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -209,3 +209,32 @@ def numbers(values: "Tensor") -> list:
         value = values.item()
         return value if math.isfinite(value) else None
     return [numbers(value) for value in values]
+
+
+def add_picture_argument(parser: argparse.ArgumentParser) -> None:
+    """A folder for pictures: `picture_folder` checks it, `write_pictures` fills it."""
+    parser.add_argument("--picture", type=Path, metavar="FOLDER", help="folder to draw pictures into (PNG)")
+
+
+def picture_folder(folder: Path | None, overwrite: bool) -> None:
+    """See that pictures can go into a folder, before the work is done that they show.
+
+    Raises:
+        CommandError: where it holds pictures that may not be replaced.
+    """
+    if folder is not None and not overwrite and any(folder.glob("*.png")):
+        raise CommandError(f"{folder} has pictures already: choose another folder, or add --overwrite")
+
+
+def write_pictures(folder: Path | None, pictures: "Mapping[str, Image.Image]") -> list[str]:
+    """Write pictures as PNG files into a folder, which is made where it is missing; returns their paths.
+
+    Args:
+        pictures: by file name without ending.
+    """
+    if folder is None:
+        return []
+    paths = [folder / f"{name}.png" for name in pictures]
+    for path, picture in zip(paths, pictures.values(), strict=True):
+        write_picture(path, picture)
+    return [str(path) for path in paths]
