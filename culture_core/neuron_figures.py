@@ -3,7 +3,6 @@
 From them alone every picture of `neuron_pictures.py` can be drawn again.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
@@ -195,7 +194,7 @@ def _anything(value: object, _name: str) -> object:
 
 
 def _number(value: object, name: str) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value) or abs(value) > 1e30:
+    if type(value) not in (int, float) or not abs(value) <= 1e30:
         raise ValueError(f"{name!r} is {str(value)[:40]}, it must be a finite number")
     return float(value)
 

@@ -97,10 +97,8 @@ def activation_picture(selections: Mapping[str, Selection]) -> Image.Image:
 def overlap_picture(found: Overlap) -> Image.Image:
     """How many latents two cultures share."""
     names = [_name(code) for code in found.codes]
-    most = max(max(row) for row in found.counts)
-    return heat_map(
-        found.counts, names, found.codes, "Neurons that two cultures share", decimals=0, highest=most
-    )
+    values = [[count or float("nan") for count in row] for row in found.counts]
+    return heat_map(values, names, found.codes, "Neurons that two cultures share", decimals=0)
 
 
 def _wfs_panel(

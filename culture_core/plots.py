@@ -126,7 +126,7 @@ def heat_map(
     decimals: int = 2,
     highest: float | None = None,
 ) -> Image.Image:
-    """A table of numbers from 0 up as coloured cells, the numbers written in; zeros and NaN stay empty.
+    """A table of numbers from 0 up as coloured cells, the numbers written in; NaN stays empty.
 
     Args:
         values: [rows, columns].
@@ -299,14 +299,14 @@ def _draw_legend(
 def _draw_cell(
     draw: ImageDraw.ImageDraw, corner: tuple[float, float], value: float, highest: float, decimals: int
 ) -> None:
-    depth = min(1.0, max(0.0, value / highest)) if math.isfinite(value) else 0.0
+    finite = math.isfinite(value)
+    depth = min(1.0, max(0.0, value / highest)) if finite else 0.0
     colour = tuple(round(light + depth * (deep - light)) for light, deep in zip(_PAPER, _DEEP, strict=True))
     x, y = corner
     draw.rectangle([x, y, x + _CELL - 1, y + _CELL - 1], fill=colour, outline=_GRID)
-    text = f"{value:.{decimals}f}" if math.isfinite(value) else ""
-    if float(text or 0) != 0:
-        ink = _PAPER if depth > 0.55 else _INK
-        draw.text((x + _CELL / 2, y + _CELL / 2), text, ink, ImageFont.load_default(13), anchor="mm")
+    if finite:
+        ink, font = _PAPER if depth > 0.55 else _INK, ImageFont.load_default(13)
+        draw.text((x + _CELL / 2, y + _CELL / 2), f"{value:.{decimals}f}", ink, font, anchor="mm")
 
 
 def _draw_upright(

@@ -19,7 +19,8 @@ class Share(NamedTuple):
         """Wilson's 95 % interval, percent."""
         z, n, p = 1.96, self.count, self.right / self.count
         middle, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return tuple(100 * (middle + sign * spread) / (1 + z * z / n) for sign in (-1, 1))
+        low, high = (100 * (middle + sign * spread) / (1 + z * z / n) for sign in (-1, 1))
+        return max(low, 0.0), min(high, 100.0)
 
     def __str__(self) -> str:
         low, high = self.interval

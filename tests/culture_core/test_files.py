@@ -22,6 +22,7 @@ from culture_core.files import (
     save_culture_sae,
     save_enhancer,
 )
+from culture_core.neuron_figures import Curve, Selection, Trial
 from culture_core.neurons import CultureNeurons
 from culture_core.sae import TopKSAE
 
@@ -37,6 +38,13 @@ def culture_sae() -> CultureSAE:
         strengths={"th": Strengths(1.5, 3.0)}, training={"seed": 1},
         licence="MIT", author="us", description="ไทย",
     )  # fmt: skip
+
+
+SELECTION = Selection(
+    "effect", "specificity", "maximum", 0.5, 20, 8, 12, 2, (50, 45), (1.5, 0.25), (1.5, 0.25, 0.125),
+    Curve((5, 1, 9), (2.0, 1.0, 0.5), (0.0, 0.125, 0.5)), {"th": 1.0}, "share",
+    (Trial("elbow", "maximum", 2, {"share": 0.5}),),
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -235,3 +243,34 @@ def test_content_that_could_not_be_read_back_is_not_written(tmp_path):
     with pytest.raises(FileError, match="nothing was written"):
         save_culture_sae(broken, tmp_path / "new.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_figures_behind_the_neurons_come_back(tmp_path):
+    item = culture_sae()
+    item.selection = {"th": SELECTION}
+    again = load_culture_sae(save_culture_sae(item, tmp_path / "t.safetensors"))
+    assert again.selection == {"th": SELECTION}
+    with safe_open(again.path, "pt") as file:
+        assert file.metadata()["format_version"] == "1"
+
+
+def test_a_file_without_those_figures_is_as_good(path):
+    with safe_open(path, "pt") as file:
+        assert "selection" not in file.metadata()
+    assert load_culture_sae(path).selection == {}
+
+
+@pytest.mark.parametrize(
+    "selection, message",
+    [
+        ("{", "'selection' is missing or no JSON"),
+        (json.dumps({"ja": SELECTION.to_json()}), "'ja', which has no neurons"),
+        (json.dumps({"th": {**SELECTION.to_json(), "scores": [1.0]}}), "'th': 'scores' must be a list of 2"),
+        (json.dumps({"th": {**SELECTION.to_json(), "tau": float("nan")}}), "NaN is no number"),
+        (json.dumps({"th": {**SELECTION.to_json(), "elbow": 33}}), "'elbow' is 33.*from 0 to 32"),
+    ],
+)
+def test_bad_figures_behind_the_neurons_are_refused(path, selection, message):
+    rewrite(path, metadata={"selection": selection})
+    with pytest.raises(FileError, match=rf"(?s)thai\.safetensors.*{message}.*get the file again"):
+        load_culture_sae(path)

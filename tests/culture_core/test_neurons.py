@@ -1,16 +1,17 @@
 """Statistics and choice of culture neurons, by hand and against their definitions."""
 
+import numpy as np
 import pytest
 import torch
 
-from culture_core.controls import random_latents, removed_norm
 from culture_core.neurons import (
-    CultureNeurons,
+    BETA,
     LatentStatistics,
     detect_all,
     detect_neurons,
     elbow,
     latent_statistics,
+    rank_latents,
     select_neurons,
 )
 from culture_core.sae import TopKSAE
@@ -96,57 +97,94 @@ def test_unusable_features_are_refused():
         detect_neurons(sae, torch.ones(3, 8), torch.zeros(3, 8), score="specificity")
 
 
-@pytest.fixture
-def drawn() -> tuple[TopKSAE, torch.Tensor, CultureNeurons]:
-    torch.manual_seed(2)
-    sae, features = TopKSAE(16, 128, 16).requires_grad_(False), torch.randn(400, 16)
-    return sae, features, detect_neurons(sae, features, torch.randn(400, 16) * 0.01, score="wfs", count=5)
-
-
-@pytest.mark.parametrize("match", ["count", "frequency", "norm"])
-def test_random_controls_are_active_others_and_repeatable(drawn, match):
-    sae, features, neurons = drawn
-    first, again = (random_latents(sae, features, neurons, match, seed=1).indices for _ in range(2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, random_latents(sae, features, neurons, match, seed=2).indices)
-    assert not set(first.tolist()) & set(neurons.indices.tolist())
-    assert (sae.encode(features)[:, first] > 0).any(dim=0).all()
-
-
-def test_a_frequency_matched_control_fires_as_often(drawn):
-    sae, features, neurons = drawn
-    control = random_latents(sae, features, neurons, "frequency")
-    others = latent_statistics(sae, features).frequency
-    allowed = (
-        others[[m for m in range(128) if m not in neurons.indices.tolist()]].sort(descending=True).values
+def literal_code(sae: TopKSAE, x: np.ndarray) -> np.ndarray:
+    """z of one feature [d], in float64 and by sorting."""
+    w_enc, b_enc, b_dec, mean = (
+        tensor.detach().double().numpy() for tensor in (sae.W_enc, sae.b_enc, sae.b_dec, sae.mean)
     )
-    # The ten nearest are drawn from, so that nothing stands farther off than the fifteenth-most frequent.
-    assert (control.frequency >= allowed[14] - 1e-6).all()
+    activations = np.maximum(w_enc @ ((x - mean) / float(sae.scale) - b_dec) + b_enc, 0)
+    z = np.zeros_like(activations)
+    best = np.argsort(-activations)[: sae.k]
+    z[best] = activations[best]
+    return z
 
 
-def test_a_norm_matched_control_removes_as_much(drawn):
-    sae, features, neurons = drawn
-    control = random_latents(sae, features, neurons, "norm")
-    target = removed_norm(sae, features, neurons.indices)
-    assert removed_norm(sae, features, control.indices) == pytest.approx(target, rel=0.25)
+def test_statistics_agree_with_equations_4_to_6_written_out():
+    torch.manual_seed(3)
+    sae = TopKSAE(12, 40, 5).requires_grad_(False)
+    sae.b_enc.normal_(std=0.1), sae.b_dec.normal_(std=0.1), sae.mean.normal_(), sae.scale.fill_(1.7)
+    features = torch.randn(60, 12)
+    codes = [literal_code(sae, x) for x in features.double().numpy()]
+    found = latent_statistics(sae, features)
+    for m in range(40):
+        fired = [z[m] for z in codes if z[m] > 0]
+        frequency = len(fired) / len(codes)
+        mean = sum(fired) / (len(fired) + BETA)
+        assert float(found.frequency[m]) == pytest.approx(frequency, abs=1e-6), m
+        assert float(found.mean_activation[m]) == pytest.approx(mean, rel=1e-4, abs=1e-6), m
+        assert float(found.wfs[m]) == pytest.approx(frequency * mean, rel=1e-4, abs=1e-6), m
+        # The identity: f · μ is the mean thresholded activation but for β.
+        whole = sum(z[m] for z in codes) / len(codes)
+        assert float(found.wfs[m]) == pytest.approx(whole, rel=1e-4, abs=1e-6), m
+    assert bool((found.frequency == 0).any()) and bool((found.frequency > 0).any())
 
 
-def test_norm_matching_draws_until_the_norm_is_reached_for_every_seed(drawn):
-    sae, features, neurons = drawn
-    target = removed_norm(sae, features, neurons.indices)
-    for seed in range(5):
-        control = random_latents(sae, features, neurons, "norm", seed=seed)
-        assert removed_norm(sae, features, control.indices) == pytest.approx(target, rel=0.25)
-        assert len(set(control.indices.tolist())) == len(control.indices)
+def literal_elbow(values: list[float]) -> int:
+    """The point with the largest distance to the straight line from first to last, in float64; they are
+    measured along the axes' unit square, so that the unit of the values does not matter."""
+    n, first, last = len(values), values[0], values[-1]
+    line = np.array([1.0, -1.0]) / np.sqrt(2)
+    distances = []
+    for rank, value in enumerate(values):
+        point = np.array([rank / (n - 1), (value - last) / (first - last) - 1])
+        distances.append(abs(point[0] * line[1] - point[1] * line[0]) * (1 if point[1] < -point[0] else -1))
+    return max(1, int(np.argmax(distances)))
 
 
-def test_a_control_needs_enough_other_active_latents_and_a_known_match(drawn):
-    sae, features, neurons = drawn
-    with pytest.raises(ValueError, match="frequency or norm"):
-        random_latents(sae, features, neurons, "size")
-    small = one_hot_sae()
-    only = torch.zeros(3, 8)
-    only[:, 2] = 1.0
-    chosen = detect_neurons(small, only, torch.zeros(3, 8), score="wfs", count=1)
-    with pytest.raises(ValueError, match="only 0 other latents"):
-        random_latents(small, only, chosen)
+@pytest.mark.parametrize("seed", range(8))
+def test_the_elbow_is_the_point_farthest_from_the_line(seed):
+    generator = torch.Generator().manual_seed(seed)
+    values = (torch.rand(50, generator=generator) ** 4 * 10).sort(descending=True).values
+    assert elbow(values) == literal_elbow(values.double().tolist())
+    assert elbow(values * 1000) == elbow(values)
+
+
+def test_the_elbow_of_equal_values_takes_all_and_a_straight_line_one():
+    assert elbow(torch.ones(5)) == 5
+    assert elbow(torch.tensor([4.0, 3.0, 2.0, 1.0])) == 1
+
+
+def test_the_noun_side_rule_is_the_ratio_of_the_two_wfs():
+    torch.manual_seed(4)
+    cultural, neutral = (statistics(torch.rand(60).tolist()) for _ in range(2))
+    for tau in (0.1, 0.5, 0.9):
+        kept = {m for m in range(60) if float(neutral.wfs[m]) < tau * float(cultural.wfs[m])}
+        ranking = rank_latents(cultural, neutral, tau=tau)
+        assert set(ranking.indices.tolist()) == kept
+        assert (ranking.active, ranking.noun_side) == (60, 60 - len(kept))
+        assert ranking.scores.tolist() == sorted((float(cultural.wfs[m]) for m in kept), reverse=True)
+        assert ranking.elbow == elbow(ranking.scores)
+
+
+@pytest.mark.parametrize("contrast", ["mean", "maximum"])
+def test_specificity_subtracts_what_it_says(contrast):
+    torch.manual_seed(5)
+    own, *others = (statistics(torch.rand(30).tolist()) for _ in range(4))
+    neutral = statistics([0.0] * 30)
+    ranking = rank_latents(own, neutral, others, contrast=contrast)
+    for index, score in zip(ranking.indices.tolist(), ranking.scores.tolist(), strict=True):
+        rest = [float(other.wfs[index]) for other in others]
+        subtracted = max(rest) if contrast == "maximum" else sum(rest) / len(rest)
+        assert score == pytest.approx(float(own.wfs[index]) - subtracted, abs=1e-6)
+
+
+def test_a_count_takes_the_first_of_the_ranking():
+    torch.manual_seed(6)
+    cultural, neutral = statistics(torch.rand(30).tolist()), statistics([0.0] * 30)
+    ranking = rank_latents(cultural, neutral)
+    for count in (1, 7, 99):
+        chosen = select_neurons(cultural, neutral, count=count)
+        assert chosen.indices.tolist() == ranking.indices[:count].tolist()
+    assert len(select_neurons(cultural, neutral).indices) == ranking.elbow
+    with pytest.raises(ValueError, match="count is 0"):
+        select_neurons(cultural, neutral, count=0)
