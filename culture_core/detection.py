@@ -129,27 +129,27 @@ def detect_in(
     steps = _Steps(progress, _prompts_to_encode(fit, held, options, measure))
     features = noun_features(encoder, fit, culture_sae.layer, culture_sae.feature, steps.reach)
     statistics = all_statistics(culture_sae.sae, *features)
-    if options.by_effect and measure is None:
+    if not options.by_effect:
+        measure = None
+    elif measure is None:
         reader = PairVectors.of(encoder, fit, steps.add).reader()
-        vectors = PairVectors.of(encoder, held, steps.add)
+        kept_back = PairVectors.of(encoder, held, steps.add)
         place = Place(culture_sae.layer, culture_sae.feature)
         measure = AmplifiedEffect(
-            encoder, culture_sae.sae, place, vectors, reader, options.strengths, steps.add
+            encoder, culture_sae.sae, place, kept_back, reader, options.strengths, steps.add
         )
-    found = {
-        code: choose_neurons(code, *statistics, options, measure if options.by_effect else None)
-        for code in statistics[0]
-    }
+    cultures, selection = dict(culture_sae.cultures), dict(culture_sae.selection)
+    for code in statistics[0]:
+        cultures[code], one = choose_neurons(code, *statistics, options, measure)
+        vectors = len(features.cultural[code]), len(features.neutral[code])
+        selection[code] = replace(one, vectors=vectors)
     steps.finish()
-    vectors = {
-        code: (len(features.cultural[code]), len(features.neutral[code])) for code in features.cultural
-    }
     result = replace(
         culture_sae,
-        cultures=culture_sae.cultures | {code: neurons for code, (neurons, _) in found.items()},
-        selection=culture_sae.selection
-        | {code: replace(one, vectors=vectors[code]) for code, (_, one) in found.items()},
-        strengths={code: known for code, known in culture_sae.strengths.items() if code not in found},
+        # In the order in which the file will have them.
+        cultures=dict(sorted(cultures.items())),
+        selection=dict(sorted(selection.items())),
+        strengths={code: known for code, known in culture_sae.strengths.items() if code not in statistics[0]},
         path=None,
     )
     shared = overlap(result.cultures)
