@@ -17,9 +17,9 @@ _SPELT = str.maketrans(
     {"Δ": "delta ", "λ": "lambda ", "μ": "mu ", "τ": "tau", "−": "-", "→": "->", "≥": ">="}
 )
 """Letters that Pillow's own font lacks."""
-_CELL = 44
+CELL = 44
 """Edge of a heat map's cell, pixels."""
-_DEEP = (18, 76, 130)
+DEEP = (18, 76, 130)
 """Colour of a heat map's largest value; 0 is white."""
 
 
@@ -105,9 +105,12 @@ def grid_picture(
     (width, height), top = sizes.pop(), 66 if legend else 40
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * width, top + rows * height), _PAPER)
+    large, small = ImageFont.load_default(18), ImageFont.load_default(14)
+    title = title.translate(_SPELT)
+    written = large.getlength(title) + 40, 60 + sum(_entry_width(name, small) for name in legend)
+    sheet = Image.new("RGB", (max(columns * width, *map(int, written)), top + rows * height), _PAPER)
     draw = ImageDraw.Draw(sheet, "RGBA")
-    draw.text((sheet.width / 2, 10), title.translate(_SPELT), _INK, ImageFont.load_default(18), anchor="ma")
+    draw.text((sheet.width / 2, 10), title, _INK, large, anchor="ma")
     for index, picture in enumerate(pictures):
         row, column = divmod(index, columns)
         sheet.paste(picture, (column * width, top + row * height))
@@ -142,21 +145,21 @@ def heat_map(
     highest = highest or max(finite, default=0.0) or 1.0
     left = 28 + int(max(small.getlength(label) for label in rows)) + (24 if row_title else 0)
     top = 78 + (22 if column_title else 0)
-    width = max(left + len(columns) * _CELL + 24, int(large.getlength(title.translate(_SPELT))) + 32)
-    picture = Image.new("RGB", (width, top + len(rows) * _CELL + 20), _PAPER)
+    width = max(left + len(columns) * CELL + 24, int(large.getlength(title.translate(_SPELT))) + 32)
+    picture = Image.new("RGB", (width, top + len(rows) * CELL + 20), _PAPER)
     draw = ImageDraw.Draw(picture)
     draw.text((width / 2, 12), title.translate(_SPELT), _INK, large, anchor="ma")
-    middle = left + len(columns) * _CELL / 2
+    middle = left + len(columns) * CELL / 2
     draw.text((middle, 50), column_title.translate(_SPELT), _INK, small, anchor="ma")
     for column, label in enumerate(columns):
-        draw.text((left + (column + 0.5) * _CELL, top - 11), label, _INK, small, anchor="ms")
+        draw.text((left + (column + 0.5) * CELL, top - 11), label, _INK, small, anchor="ms")
     for row, (label, line) in enumerate(zip(rows, values, strict=True)):
-        y = top + row * _CELL
-        draw.text((left - 10, y + _CELL / 2), label, _INK, small, anchor="rm")
+        y = top + row * CELL
+        draw.text((left - 10, y + CELL / 2), label, _INK, small, anchor="rm")
         for column, value in enumerate(line):
-            _draw_cell(draw, (left + column * _CELL, y), value, highest, decimals)
+            _draw_cell(draw, (left + column * CELL, y), value, highest, decimals)
     if row_title:
-        _draw_upright(picture, row_title.translate(_SPELT), (6, top + len(rows) * _CELL // 2), small)
+        _draw_upright(picture, row_title.translate(_SPELT), (6, top + len(rows) * CELL // 2), small)
     return picture
 
 
@@ -293,7 +296,12 @@ def _draw_legend(
         else:
             _draw_ring(draw, (x + 11, y), 4, colour)
         draw.text((x + 28, y), label, _INK, font, anchor="lm")
-        x += 28 + draw.textlength(label, font) + 24
+        x += _entry_width(name, font)
+
+
+def _entry_width(name: str, font: ImageFont.FreeTypeFont) -> float:
+    """What an entry of a legend takes, with the gap after it."""
+    return 28 + font.getlength(name.translate(_SPELT)) + 24
 
 
 def _draw_cell(
@@ -301,12 +309,12 @@ def _draw_cell(
 ) -> None:
     finite = math.isfinite(value)
     depth = min(1.0, max(0.0, value / highest)) if finite else 0.0
-    colour = tuple(round(light + depth * (deep - light)) for light, deep in zip(_PAPER, _DEEP, strict=True))
+    colour = tuple(round(light + depth * (deep - light)) for light, deep in zip(_PAPER, DEEP, strict=True))
     x, y = corner
-    draw.rectangle([x, y, x + _CELL - 1, y + _CELL - 1], fill=colour, outline=_GRID)
+    draw.rectangle([x, y, x + CELL - 1, y + CELL - 1], fill=colour, outline=_GRID)
     if finite:
         ink, font = _PAPER if depth > 0.55 else _INK, ImageFont.load_default(13)
-        draw.text((x + _CELL / 2, y + _CELL / 2), f"{value:.{decimals}f}", ink, font, anchor="mm")
+        draw.text((x + CELL / 2, y + CELL / 2), f"{value:.{decimals}f}", ink, font, anchor="mm")
 
 
 def _draw_upright(

