@@ -1,8 +1,9 @@
 """Detection of culture neurons for a culture SAE, from an encoder and prompt pairs (paper, section 4.3)."""
 
+import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -30,7 +31,7 @@ from .pairs import PromptPair
 
 Progress = Callable[[int, int], None]
 """Gets (prompts encoded, prompts in all). What it raises ends the detection."""
-Measure = Callable[[str, CultureNeurons], dict[str, float]]
+Measure = Callable[[str, CultureNeurons], Mapping[str, float]]
 """Gets a culture and candidate neurons; gives the figures of their effect."""
 VALIDATION, TEST = "validation", ("test", "unseen")
 """Splits of pairs that effects are measured on, and that detection never looks at."""
@@ -99,6 +100,16 @@ class Detection(NamedTuple):
         return pictures_of(self.culture_sae)
 
 
+class Candidate(NamedTuple):
+    """Neurons that may be chosen for a culture."""
+
+    neurons: CultureNeurons
+    rule: str
+    """How many there are: up to the `elbow`, or a given `count`."""
+    contrast: str | None = None
+    """What the ranking subtracts, where it subtracts anything."""
+
+
 def detect_in(
     culture_sae: CultureSAE,
     encoder: TextEncoder,
@@ -140,9 +151,8 @@ def detect_in(
         )
     cultures, selection = dict(culture_sae.cultures), dict(culture_sae.selection)
     for code in statistics[0]:
-        cultures[code], one = choose_neurons(code, *statistics, options, measure)
         vectors = len(features.cultural[code]), len(features.neutral[code])
-        selection[code] = replace(one, vectors=vectors)
+        cultures[code], selection[code] = choose_neurons(code, *statistics, vectors, options, measure)
     steps.finish()
     result = replace(
         culture_sae,
@@ -160,6 +170,7 @@ def choose_neurons(
     culture: str,
     cultural: dict[str, LatentStatistics],
     neutral: dict[str, LatentStatistics],
+    vectors: tuple[int, int],
     options: DetectOptions,
     measure: Measure | None = None,
 ) -> tuple[CultureNeurons, Selection]:
@@ -167,6 +178,7 @@ def choose_neurons(
 
     Args:
         cultural: statistics on the cultural prompts of every culture; `neutral` likewise.
+        vectors: how many feature vectors of the culture are behind them.
         measure: chooses among `options.counts` and `options.contrasts`; None: `options.count` and
             `options.contrast` are taken.
     """
@@ -174,33 +186,67 @@ def choose_neurons(
     score = options.score or ("specificity" if others else "wfs")
     contrasts = options.contrasts if measure else (options.contrast,)
     rankings = {
-        contrast: rank_latents(own, plain, others, score, options.tau, contrast)
-        for contrast in (contrasts if score == "specificity" else contrasts[:1])
+        contrast: rank_latents(own, plain, others, score, options.tau, contrast or CONTRASTS[0])
+        for contrast in (contrasts if score == "specificity" else (None,))
     }
-    candidates: dict[tuple[int, ...], tuple[CultureNeurons, str, str]] = {}
-    for contrast, ranking in rankings.items():
-        for count in options.counts if measure else (options.count,):
-            taken = ranking.indices[: ranking.elbow if count is None else count]
-            # Two rules that lead to the same neurons are one candidate.
-            rule = "elbow" if count is None else "count"
-            entry = take_neurons(taken, own, plain), contrast, rule
-            candidates.setdefault(tuple(taken.tolist()), entry)
-    shown = {contrast: contrast if score == "specificity" else None for contrast in rankings}
-    entries, trials = list(candidates.values()), ()
-    neurons, contrast, rule = entries[0]
-    if measure:
-        trials = tuple(
-            Trial(rule, shown[contrast], len(neurons.indices), dict(measure(culture, neurons)))
-            for neurons, contrast, rule in entries
+    candidates = [
+        Candidate(
+            take_neurons(ranking.indices[: ranking.elbow if count is None else count], own, plain),
+            "elbow" if count is None else "count",
+            contrast,
         )
-        neurons, contrast, _ = entries[trials.index(best_trial(trials, options.criterion))]
-        rule = "effect"
-    ranking = rankings[contrast]
+        for contrast, ranking in rankings.items()
+        for count in (options.counts if measure else (options.count,))
+    ]
+    trials: tuple[Trial, ...] = ()
+    chosen = candidates[0]
+    if measure:
+        chosen, trials = best_by_effect(candidates, lambda one: measure(culture, one), options.criterion)
+    neurons, ranking = chosen.neurons, rankings[chosen.contrast]
     return neurons, Selection(
-        rule, score, shown[contrast], options.tau, ranking.active, ranking.noun_side, len(ranking.indices),
-        ranking.elbow, (1, 1), scores_of(ranking, neurons), kept(ranking.scores), curve_of(own, plain),
-        mean_activation_on(neurons, cultural), options.criterion if measure else None, trials,
-    )  # fmt: skip
+        rule="effect" if measure else chosen.rule,
+        score=score,
+        contrast=chosen.contrast,
+        tau=options.tau,
+        active=ranking.active,
+        noun_side=ranking.noun_side,
+        candidates=len(ranking.indices),
+        elbow=ranking.elbow,
+        vectors=vectors,
+        scores=scores_of(ranking, neurons),
+        ranking=kept(ranking.scores),
+        curve=curve_of(own, plain),
+        activation=mean_activation_on(neurons, cultural),
+        criterion=options.criterion if measure else None,
+        trials=trials,
+    )
+
+
+def best_by_effect(
+    candidates: Sequence[Candidate], measure: Callable[[CultureNeurons], Mapping[str, float]], criterion: str
+) -> tuple[Candidate, tuple[Trial, ...]]:
+    """The candidate with the largest figure `criterion`, of equals the smallest, and what was measured.
+
+    Candidates with the same neurons are measured once.
+
+    Raises:
+        ValueError: for a measure that does not give the figure, or one that is no finite number.
+    """
+    different: dict[tuple[int, ...], Candidate] = {}
+    for one in candidates:
+        different.setdefault(tuple(one.neurons.indices.tolist()), one)
+    measured, trials = list(different.values()), []
+    for one in measured:
+        figures = {name: float(value) for name, value in measure(one.neurons).items()}
+        wrong = [name for name, value in figures.items() if not math.isfinite(value)]
+        if criterion not in figures or wrong:
+            raise ValueError(
+                f"the measure must give {criterion!r} and finite numbers alone, it gave "
+                f"{', '.join(figures) or 'nothing'}; not finite: {', '.join(wrong) or 'none'}"
+            )
+        trials.append(Trial(one.rule, one.contrast, len(one.neurons.indices), figures))
+    best = trials.index(best_trial(trials, criterion))
+    return measured[best], tuple(trials)
 
 
 def hold_out(

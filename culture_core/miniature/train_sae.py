@@ -4,11 +4,11 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
+from ..detection import DetectOptions, detect_in
 from ..embedded_encoder import ENCODER_NAME, MAX_LENGTH, load_hf_encoder
 from ..encoders import HIDDEN_STATE, HFTextEncoder
-from ..features import content_features, noun_features
+from ..features import content_features
 from ..files import CultureSAE, save_culture_sae
-from ..neurons import detect_all
 from ..pairs import save_pairs
 from ..sae import SAEConfig, train_sae
 from .captions import prompt_pairs, training_captions
@@ -34,16 +34,18 @@ def train(path: Path, pairs_path: Path, encoder_folder: Path) -> None:
         "config": asdict(CONFIG),
     }  # fmt: skip
     log.close(**figures)
-    pairs = prompt_pairs("train")
-    # English pairs beside the native ones: what both languages use is the culture, not the language.
-    nouns = noun_features(encoder, pairs + prompt_pairs("train", english=True), LAYER, FEATURE)
     culture_sae = CultureSAE(
-        sae, LAYER, FEATURE, encoder.fingerprint(),
-        cultures=detect_all(sae, nouns.cultural, nouns.neutral, count=NEURONS, contrast=CONTRAST),
-        training=figures, licence="GPL-3.0-or-later", author="comfyui-culture",
+        sae, LAYER, FEATURE, encoder.fingerprint(), training=figures, licence="GPL-3.0-or-later",
+        author="comfyui-culture",
         description="Culture neurons of multilingual-e5-small for the miniature's 15 cultures",
     )  # fmt: skip
-    save_culture_sae(culture_sae, path, overwrite=True)
+    pairs = prompt_pairs("train")
+    # English pairs beside the native ones: what both languages use is the culture, not the language.
+    found = detect_in(
+        culture_sae, encoder, pairs + prompt_pairs("train", english=True),
+        DetectOptions(count=NEURONS, contrast=CONTRAST),
+    )  # fmt: skip
+    save_culture_sae(found.culture_sae, path, overwrite=True)
     # One wording of each combination is enough to probe with, in seconds.
     save_pairs([pair for pair in pairs if pair.id.endswith("-00")], pairs_path)
 

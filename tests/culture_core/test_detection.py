@@ -5,12 +5,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from culture_core.detection import Detection, DetectOptions, choose_neurons, detect_in, hold_out
+from culture_core.detection import (
+    Candidate,
+    Detection,
+    DetectOptions,
+    best_by_effect,
+    choose_neurons,
+    detect_in,
+    hold_out,
+)
 from culture_core.effect import noun_of
 from culture_core.encoders import HIDDEN_STATE
 from culture_core.features import noun_features
 from culture_core.files import CultureSAE, FileError, Strengths, load_culture_sae, save_culture_sae
-from culture_core.neurons import LatentStatistics, all_statistics, detect_all
+from culture_core.neurons import CultureNeurons, LatentStatistics, all_statistics, detect_all
 from culture_core.sae import TopKSAE
 
 
@@ -119,12 +127,29 @@ def test_two_rules_that_lead_to_the_same_neurons_are_measured_once():
     own = LatentStatistics((values > 0).float(), values, values)
     nothing = LatentStatistics(values * 0, values * 0, values * 0)
     calls = []
+
+    def measure(_culture: str, neurons: CultureNeurons) -> dict[str, float]:
+        calls.append(len(neurons.indices))
+        return {"share": -float(len(calls))}
+
     options = DetectOptions(by_effect=True, counts=(None, 2, 5, 99))
-    neurons, one = choose_neurons(
-        "th", {"th": own}, {"th": nothing}, options, lambda *_: calls.append(1) or {"share": -len(calls)}
-    )
-    assert len(calls) == 2 and [trial.count for trial in one.trials] == [2, 5]
+    neurons, one = choose_neurons("th", {"th": own}, {"th": nothing}, (9, 9), options, measure)
+    assert calls == [2, 5] == [trial.count for trial in one.trials]
     assert neurons.indices.tolist() == [0, 1] and one.elbow == 2 and one.contrast is None
+
+
+def test_given_sets_are_chosen_from_by_their_effect():
+    sets = [
+        Candidate(CultureNeurons(torch.arange(count), *(torch.ones(count) for _ in range(4))), "count")
+        for count in (4, 2, 3)
+    ]
+    effects = {4: 0.5, 2: 0.25, 3: 0.5}
+    chosen, trials = best_by_effect(sets, lambda one: {"seen": effects[len(one.indices)]}, "seen")
+    assert len(chosen.neurons.indices) == 3, "of equals the smallest"
+    assert [(trial.count, trial.figures["seen"]) for trial in trials] == [(4, 0.5), (2, 0.25), (3, 0.5)]
+    for figures in ({}, {"other": 1.0}, {"seen": float("nan")}):
+        with pytest.raises(ValueError, match="must give 'seen' and finite numbers"):
+            best_by_effect(sets, lambda _, figures=figures: figures, "seen")
 
 
 def test_held_out_pairs_have_other_nouns(two_cultures):
