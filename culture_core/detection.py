@@ -328,7 +328,8 @@ def _report(culture_sae: CultureSAE, shared: Overlap) -> str:
     measured = {code: one.effect for code, one in culture_sae.selection.items() if one.effect}
     if measured:
         names = list(next(iter(measured.values())))
-        lines += ["", "Measured on pairs kept from the detection", "culture " + " ".join(names)]
+        lines += ["", "Effects on pairs kept from the detection", "culture  " + "  ".join(names)]
         for code, figures in measured.items():
-            lines.append(f"{code:7} " + " ".join(f"{figures.get(name, float('nan')):.3g}" for name in names))
+            cells = (f"{figures.get(name, math.nan):{len(name)}.3g}" for name in names)
+            lines.append(f"{code:7}  " + "  ".join(cells))
     return "\n".join([*lines, "", "Neurons that cultures share", "", shared.table()])

@@ -106,7 +106,7 @@ def test_the_choice_by_effect_is_the_best_of_what_was_measured(bert, culture_sae
             trial.count for trial in one.trials if trial.figures["share"] == best
         }
     assert steps == sorted(steps) and steps[-1][0] == steps[-1][1] and len({t for _, t in steps}) == 1
-    assert "Measured on pairs kept from the detection" in found.report
+    assert "Effects on pairs kept from the detection" in found.report
 
 
 def test_a_measure_of_the_callers_decides(bert, culture_sae, two_cultures):
