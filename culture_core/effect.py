@@ -21,7 +21,7 @@ from .sae import TopKSAE
 from .shares import Share
 
 BATCH = 64
-STRENGTHS = (1.0, 2.0, 4.0)
+STRENGTHS = (0.5, 1.0, 2.0)
 TOKENS = ("content", "all")
 
 Edit = Callable[[Tensor, Tokens], Tensor]
