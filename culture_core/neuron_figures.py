@@ -15,6 +15,8 @@ CURVE_LENGTH = 200
 """Latents of a kept curve."""
 RULES = ("elbow", "count", "effect")
 CONTRASTS = ("mean", "maximum")
+_NAME = 100
+"""Characters of a name."""
 _DIGITS = 6
 """Significant digits that are kept; float32 has seven."""
 
@@ -218,7 +220,7 @@ def _one_of(*choices: str | None) -> _Check:
 
 
 def _text_or_none(value: object, name: str) -> str | None:
-    if value is not None and not (isinstance(value, str) and len(value) <= 100):
+    if value is not None and not (isinstance(value, str) and len(value) <= _NAME):
         raise ValueError(f"{name!r} must be a short text")
     return value
 
@@ -235,4 +237,7 @@ def _list(check: _Check, low: int, high: int) -> _Check:
 def _dictionary(value: object, name: str, check: _Check) -> dict[str, Any]:
     if not isinstance(value, dict) or len(value) > 1000:
         raise ValueError(f"{name!r} must be a JSON object")
-    return {str(key): check(entry, name) for key, entry in value.items()}
+    # They are shown to people: nothing that could control a terminal.
+    if not all(key.isprintable() and len(key) <= _NAME for key in value):
+        raise ValueError(f"{name!r} has an entry without a proper name")
+    return {key: check(entry, name) for key, entry in value.items()}

@@ -12,7 +12,7 @@ from .files import CultureSAE
 from .neuron_figures import Selection
 from .neurons import CultureNeurons
 from .overlap import Overlap, overlap
-from .plots import curve_picture, grid_picture, heat_map
+from .plots import curve_picture, grid_picture, heat_map, tiled
 
 _LABELS = ("cultural prompts", "neutral prompts", "culture neurons")
 _PANEL = (300, 200)
@@ -55,10 +55,7 @@ def ranking_picture(culture: str, neurons: CultureNeurons, selection: Selection)
             points={"culture neurons": list(enumerate(shown[:chosen], start=1))},
         )
     )  # fmt: skip
-    sheet = Image.new("RGB", (800, 800))
-    for index, panel in enumerate(panels):
-        sheet.paste(panel, (0, 400 * index))
-    return sheet
+    return tiled(panels, columns=1)
 
 
 def curves_picture(

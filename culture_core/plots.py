@@ -84,6 +84,17 @@ def curve_picture(
     return picture
 
 
+def tiled(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Pictures of one size, so many a row."""
+    width, height = pictures[0].size
+    size = min(columns, len(pictures)) * width, -(-len(pictures) // columns) * height
+    whole = Image.new("RGB", size, "white")
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, columns)
+        whole.paste(picture, (column * width, row * height))
+    return whole
+
+
 def grid_picture(
     pictures: Sequence[Image.Image], title: str, columns: int, legend: Sequence[str] = (), rings: int = 0
 ) -> Image.Image:
@@ -95,25 +106,17 @@ def grid_picture(
         rings: how many of the last names belong to rings.
 
     Raises:
-        ValueError: without a picture, or for pictures of several sizes.
+        ValueError: without a picture.
     """
-    sizes = {picture.size for picture in pictures}
-    if len(sizes) != 1 or columns < 1:
-        raise ValueError(
-            f"a grid needs pictures of one size and at least one column, got sizes {sorted(sizes)}"
-        )
-    (width, height), top = sizes.pop(), 66 if legend else 40
-    columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
+    if not pictures:
+        raise ValueError("a grid needs at least one picture")
     large, small = ImageFont.load_default(18), ImageFont.load_default(14)
-    title = title.translate(_SPELT)
+    title, body, top = title.translate(_SPELT), tiled(pictures, columns), 66 if legend else 40
     written = large.getlength(title) + 40, 60 + sum(_entry_width(name, small) for name in legend)
-    sheet = Image.new("RGB", (max(columns * width, *map(int, written)), top + rows * height), _PAPER)
+    sheet = Image.new("RGB", (max(body.width, *map(int, written)), top + body.height), _PAPER)
+    sheet.paste(body, (0, top))
     draw = ImageDraw.Draw(sheet, "RGBA")
     draw.text((sheet.width / 2, 10), title, _INK, large, anchor="ma")
-    for index, picture in enumerate(pictures):
-        row, column = divmod(index, columns)
-        sheet.paste(picture, (column * width, top + row * height))
     split = len(legend) - rings
     _draw_legend(draw, _Frame(sheet.size, (0, 1), (0, 1), _SMALL_MARGINS), legend[:split], legend[split:])
     return sheet

@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 
 from .pairs import PromptPair
-from .plots import curve_picture
+from .plots import curve_picture, tiled
 from .probing import LayerProbe
 from .sae import SAEConfig, SAEReport
 
@@ -34,17 +34,6 @@ def probe_picture(probe: LayerProbe, subject: str = "") -> Image.Image:
         size=_SIZE,
     )  # fmt: skip
     return tiled([upper, lower], columns=1)
-
-
-def tiled(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Pictures of one size, so many a row."""
-    width, height = pictures[0].size
-    size = min(columns, len(pictures)) * width, -(-len(pictures) // columns) * height
-    whole = Image.new("RGB", size, "white")
-    for index, picture in enumerate(pictures):
-        row, column = divmod(index, columns)
-        whole.paste(picture, (column * width, row * height))
-    return whole
 
 
 def probe_report(probe: LayerProbe, encoder: str) -> str:

@@ -6,11 +6,11 @@ was asked for is imported, so that help is instant.
 """
 
 COMMANDS = {
-    "detect": "find the culture neurons of a culture SAE",
-    "mask": "mask the culture neurons and random ones, and compare",
     "fetch-encoder": "get multilingual-e5-small, the text encoder of the examples",
     "probe": "find the layer in which a culture modifier acts on its noun",
     "train-sae": "train a sparse autoencoder on one layer",
+    "detect": "find the culture neurons of a culture SAE",
+    "mask": "mask the culture neurons and random ones, and compare",
     "inspect": "say what a file of this pack, or an SAE of another library, holds",
     "convert": "turn SAEs of sparsify, SAELens and dictionary_learning into culture SAEs, and back",
 }

@@ -14,12 +14,9 @@ example:
 import argparse
 from pathlib import Path
 
-from ..detection import DetectOptions, detect_in
-from ..files import load_culture_sae, save_culture_sae
-from ..neuron_figures import CONTRASTS
-from ..pairs import load_pairs
 from .common import (
     add_encoder_arguments,
+    add_overwrite_argument,
     add_picture_argument,
     new_file,
     picture_folder,
@@ -49,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "pairs of the split validation); takes minutes",
     )  # fmt: skip
     parser.add_argument(
-        "--contrast", choices=CONTRASTS, default=CONTRASTS[0],
+        "--contrast", choices=("mean", "maximum"), default="mean",
         help="what of the other cultures' WFS is subtracted for the ranking (%(default)s)",
     )  # fmt: skip
     parser.add_argument(
@@ -61,12 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, help="of the choice of nouns to keep back (%(default)s)"
     )
     add_picture_argument(parser)
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the output and the pictures if they are there"
-    )
+    add_overwrite_argument(parser)
 
 
 def run(options: argparse.Namespace) -> dict:
+    from ..detection import DetectOptions, detect_in
+    from ..files import load_culture_sae, save_culture_sae
+    from ..pairs import load_pairs
+
     output = new_file(options.output, options.overwrite)
     picture_folder(options.picture, options.overwrite)
     chosen = DetectOptions(

@@ -19,24 +19,24 @@ example:
 import argparse
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from PIL import Image
-
-from ..controls import Controls, measure_controls
-from ..effect import TOKENS, MaskedEffect, Place
-from ..features import noun_features
-from ..files import check_encoder, load_culture_sae
-from ..pairs import load_pairs
-from ..plots import heat_map
 from .common import (
     CommandError,
     add_encoder_arguments,
+    add_overwrite_argument,
     add_picture_argument,
     picture_folder,
+    positive,
     progress_bar,
     read_encoder,
     write_pictures,
 )
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..controls import Controls
 
 SHOWN = ("read", "moved", "cosine")
 
@@ -48,19 +48,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pairs", type=Path, required=True, metavar="FILE", help="prompt pairs, a JSONL file"
     )
     parser.add_argument(
-        "--draws", type=int, default=3, metavar="N", help="random draws a control (%(default)s)"
+        "--draws", type=positive, default=3, metavar="N", help="random draws a control (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the first draw (%(default)s)")
     parser.add_argument(
-        "--tokens", choices=TOKENS, default=TOKENS[0], help="tokens on which latents are masked (%(default)s)"
+        "--tokens",
+        choices=("content", "all"),
+        default="content",
+        help="tokens on which latents are masked (%(default)s)",
     )
     add_picture_argument(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace pictures that are there")
+    add_overwrite_argument(parser)
 
 
 def run(options: argparse.Namespace) -> dict:
-    if options.draws < 1:
-        raise CommandError(f"--draws is {options.draws}: at least one draw is needed")
+    from ..controls import measure_controls
+    from ..effect import MaskedEffect, Place
+    from ..features import noun_features
+    from ..files import check_encoder, load_culture_sae
+    from ..pairs import load_pairs
+
     picture_folder(options.picture, options.overwrite)
     culture_sae, pairs = load_culture_sae(options.sae), load_pairs(options.pairs)
     cultures = {pair.culture for pair in pairs} & culture_sae.cultures.keys()
@@ -102,8 +109,10 @@ def describe(result: dict) -> str:
     return "\n".join([*lines, *(f"\nPicture: {path}" for path in result["pictures"])])
 
 
-def _by_culture(found: Controls, codes: list[str]) -> Image.Image:
+def _by_culture(found: "Controls", codes: list[str]) -> "Image.Image":
     """Percent of each culture's prompts that are still read as it, a row a treatment."""
+    from ..plots import heat_map
+
     values = [[row.figures[f"read_{code}"].mean for code in codes] for row in found.rows]
     return heat_map(
         values, [row.treatment for row in found.rows], codes, "Prompts still read as their culture, %",

@@ -64,6 +64,7 @@ BAD = {
     "curve lengths": record(curve={"latents": [1, 2], "wfs_cultural": [1.0], "wfs_neutral": [1.0, 2.0]}),
     "curve latent beyond": record(curve={"latents": [10], "wfs_cultural": [1.0], "wfs_neutral": [1.0]}),
     "activation": record(activation={"th": None}),
+    "activation name": record(activation={"\x1b[2J": 1.0}),
     "criterion": record(criterion=5),
     "criterion unmeasured": record(criterion="beauty"),
     "trial": record(trials=[{"rule": "elbow"}]),

@@ -5,14 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from culture_core.embedded_encoder import ensure_encoder
-
 MODELS = Path(__file__).parents[3] / "models"
-
-
-@pytest.fixture(scope="session")
-def e5_folder() -> Path:
-    return ensure_encoder(MODELS / "text_encoders" / "multilingual-e5-small")
 
 
 @pytest.fixture

@@ -1,22 +1,28 @@
 """The command detect, on the shipped SAE and a few of its prompt pairs."""
 
+import argparse
 import json
 from pathlib import Path
 
 import pytest
 
 from culture_core.__main__ import main
+from culture_core.commands import detect
+from culture_core.detection import DetectOptions
 from culture_core.files import load_culture_sae
+from culture_core.neuron_figures import CONTRASTS
+
+from ..conftest import E5_FOLDER
 
 MODELS = Path(__file__).parents[3] / "models"
 SAE = MODELS / "culture_sae" / "miniature.safetensors"
 
 
 @pytest.fixture
-def arguments(few_pairs, e5_folder, tmp_path) -> list[str]:
+def arguments(few_pairs, tmp_path) -> list[str]:
     files = [
         "--encoder",
-        str(e5_folder),
+        str(E5_FOLDER),
         "--pairs",
         str(few_pairs),
         "--output",
@@ -55,3 +61,16 @@ def test_what_cannot_be_done_is_said(arguments, tmp_path, caplog):
             main([*arguments, *wrong])
         assert raised.value.code == 2
     assert not (tmp_path / "new.safetensors").exists()
+
+
+def test_choices_and_defaults_are_those_of_the_library(arguments, capsys):
+    with pytest.raises(SystemExit):
+        main([*arguments, "--contrast", "sideways"])
+    said = capsys.readouterr().err
+    assert all(contrast in said for contrast in CONTRASTS)
+    parser = argparse.ArgumentParser()
+    detect.add_arguments(parser)
+    given = parser.parse_args(arguments[1:])
+    library = DetectOptions()
+    assert (given.contrast, given.tau, given.seed) == (library.contrast, library.tau, library.seed)
+    assert given.count is None and not given.by_effect

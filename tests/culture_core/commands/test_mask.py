@@ -7,14 +7,17 @@ import pytest
 from PIL import Image
 
 from culture_core.__main__ import main
+from culture_core.effect import TOKENS
+
+from ..conftest import E5_FOLDER
 
 MODELS = Path(__file__).parents[3] / "models"
 SAE = MODELS / "culture_sae" / "miniature.safetensors"
 
 
 @pytest.fixture
-def arguments(few_pairs, e5_folder) -> list[str]:
-    return ["mask", str(SAE), "--encoder", str(e5_folder), "--pairs", str(few_pairs)]
+def arguments(few_pairs) -> list[str]:
+    return ["mask", str(SAE), "--encoder", str(E5_FOLDER), "--pairs", str(few_pairs)]
 
 
 def test_mask_compares_the_neurons_with_random_latents(arguments, tmp_path, capsys):
@@ -32,9 +35,13 @@ def test_mask_compares_the_neurons_with_random_latents(arguments, tmp_path, caps
     assert main([*arguments, "--picture", str(tmp_path)]) == 1, "pictures are not replaced unasked"
 
 
-def test_what_cannot_be_masked_is_said(arguments, few_pairs, caplog):
-    assert main([*arguments, "--draws", "0"]) == 1
-    assert "at least one draw" in caplog.text
+def test_what_cannot_be_masked_is_said(arguments, few_pairs, caplog, capsys):
+    for wrong in (["--draws", "0"], ["--tokens", "some"]):
+        with pytest.raises(SystemExit) as raised:
+            main([*arguments, *wrong])
+        assert raised.value.code == 2
+    said = capsys.readouterr().err
+    assert all(which in said for which in TOKENS)
     one = few_pairs.with_name("one.jsonl")
     one.write_text("".join(line for line in few_pairs.open(encoding="utf-8") if '"ja"' in line), "utf-8")
     assert main([*arguments[:-1], str(one)]) == 1
