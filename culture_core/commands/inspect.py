@@ -9,6 +9,8 @@ that this command describes can be loaded; no code of a file is run.
 What the numbers mean:
   k          latents that may be active at once
   neurons    latents that were chosen for a culture
+  chosen     how: up to the elbow of the ranking, a given count, or by the best measured effect; and what the
+             ranking subtracts, the mean or the maximum of the other cultures
   best       the strength at which the culture showed best on validation prompts
   limit      the strength beyond which nouns suffered there
 """
@@ -19,6 +21,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..files import CultureSAE, EnhancerFile
+
+
+_APART = ("cultures", "overlap", "training", "notes")
+"""Of a result, what `describe` writes after the rest."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,18 +54,21 @@ def run(options: argparse.Namespace) -> dict:
 def describe(result: dict) -> str:
     from ..reports import training_summary
 
-    plain = {key: value for key, value in result.items() if key not in ("cultures", "training", "notes")}
+    plain = {key: value for key, value in result.items() if key not in _APART}
     width = max(map(len, plain))
     lines = [f"{key:{width}}  {_text(value)}" for key, value in plain.items() if value not in (None, "")]
     training = result.get("training", {})
     lines += training_summary(training)
     notes = result.get("notes", training.get("notes"))
     if result.get("cultures"):
-        lines += ["", "culture  neurons   best  limit  name"]
+        lines += ["", "culture  neurons   best  limit  chosen            name"]
         lines += [
-            f"{code:7s} {one['neurons']:8d}  {_number(one['best'])}  {_number(one['limit'])}  {one['name']}"
+            f"{code:7s} {one['neurons']:8d}  {_number(one['best'])}  {_number(one['limit'])}  "
+            f"{one['chosen'] or '':16s}  {one['name']}"
             for code, one in result["cultures"].items()
         ]
+        shared = result["overlap"]["shared"]
+        lines += ["", f"latents of more than one culture: {len(shared)}"]
     lines += [f"Note: {note}" for note in notes] if isinstance(notes, list) else []
     return printable("\n".join(lines))
 
@@ -71,19 +80,22 @@ def printable(text: str) -> str:
 
 def _sae(item: "CultureSAE") -> dict:
     from ..cultures import CULTURES
+    from ..overlap import overlap
 
     cultures = {}
     for code, neurons in item.cultures.items():
-        strengths = item.strengths.get(code)
+        strengths, selection = item.strengths.get(code), item.selection.get(code)
         cultures[code] = {
             "name": CULTURES[code].name if code in CULTURES else code,
             "neurons": len(neurons.indices),
             "best": strengths.best if strengths else None,
             "limit": strengths.limit if strengths else None,
+            "chosen": f"{selection.rule}, {selection.contrast or selection.score}" if selection else None,
         }
     sae = item.sae
     shape = {"feature": item.feature, "width": sae.d_in, "latents": sae.n_latents, "k": sae.k}
-    return {"kind": "culture SAE", **_place(item), **shape, **_told(item), "cultures": cultures}
+    common = {"overlap": overlap(item.cultures).to_json()} if cultures else {}
+    return {"kind": "culture SAE", **_place(item), **shape, **_told(item), "cultures": cultures, **common}
 
 
 def _enhancer(item: "EnhancerFile") -> dict:

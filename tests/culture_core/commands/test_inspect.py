@@ -34,8 +34,11 @@ def test_a_culture_sae_is_described(capsys):
     assert (found["latents"], found["k"], found["width"]) == (2048, 32, 384)
     assert found["encoder"]["family"] == "bert" and found["licence"] == "GPL-3.0-or-later"
     assert len(found["cultures"]) == 15
-    assert found["cultures"]["th"] == {"name": "Thai", "neurons": 31, "best": 3.0, "limit": 3.0}
-    assert "th            31      3      3  Thai" in text
+    assert found["cultures"]["th"] == {
+        "name": "Thai", "neurons": 31, "best": 3.0, "limit": 3.0, "chosen": "count, maximum"
+    }  # fmt: skip
+    assert found["overlap"]["shared"] == [] and "latents of more than one culture: 0" in text
+    assert "th            31      3      3  count, maximum    Thai" in text
     assert "Variance left unexplained: 0.026 in training, 0.041 on held-out prompts" in text
 
 
