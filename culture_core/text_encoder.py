@@ -72,6 +72,13 @@ class Tokens:
                 found.append(position)
         return found
 
+    def cut(self, length: int) -> "Tokens":
+        """The first so many positions of every row."""
+        offsets = None if self.offsets is None else [row[:length] for row in self.offsets]
+        return Tokens(
+            self.ids[:, :length], self.attention_mask[:, :length], self.content_mask[:, :length], offsets
+        )
+
 
 class Conditioning(NamedTuple):
     """What a text-to-image model gets to see of a prompt."""
@@ -93,6 +100,9 @@ class Capture:
 
 Receiver = Callable[[int, str, Tensor], None]
 """Gets (layer, what, tensor). The tensor is the encoder's own: read it at once or clone it."""
+
+LayerRecord = dict[int, Tensor | tuple]
+"""What each layer gave in one encode, by its index."""
 
 
 class TextEncoder(ABC):
@@ -122,6 +132,11 @@ class TextEncoder(ABC):
         The model runs within `self._running(prompts)`, so that features come in the caller's layout.
         """
 
+    def without_padding(self, tokens: Tokens) -> Tokens:
+        """The prompts without padding that none of them needs, where the encoder gives the others' tokens the
+        same features without it; otherwise as they are."""
+        return tokens
+
     # --- What a subclass says about its model ---------------------------------------------------------------
 
     @abstractmethod
@@ -135,6 +150,22 @@ class TextEncoder(ABC):
     @abstractmethod
     def watch_attention(self, layer: int, receive: Callable[[Tensor], None]) -> list[Handle]:
         """Hook a layer so that `receive` gets its attention weights [rows, H, S, S] at every encode."""
+
+    def watch_queries(self, layer: int, queries: Tensor, receive: Callable[[Tensor], None]) -> list[Handle]:
+        """Hook a layer so that `receive` gets the attention weights of some query tokens: [rows, H, Q, S].
+
+        An encoder that can leave the other weights uncomputed does it here; `_row_queries` says which
+        queries those are in its own rows.
+
+        Args:
+            queries: [B, Q] long, positions in each prompt.
+        """
+
+        def select(weights: Tensor) -> None:
+            wanted = self._row_queries(queries, len(weights), weights.shape[-1])
+            receive(select_queries(weights, wanted))
+
+        return self.watch_attention(layer, select)
 
     @abstractmethod
     def embedding_weight(self) -> Tensor:
@@ -176,6 +207,53 @@ class TextEncoder(ABC):
                 for name in what:
                     for handle in self._watch_one(layer, name, receive):
                         stack.callback(handle.remove)
+            yield
+
+    @contextmanager
+    def watch_attention_of(
+        self, layers: Collection[int], queries: Tensor, receive: Receiver
+    ) -> Iterator[None]:
+        """As `watch`, for the attention weights [B, H, Q, S] of a few query tokens alone.
+
+        Args:
+            queries: [B, Q] long, positions in each prompt; a prompt with fewer repeats one.
+        """
+        with ExitStack() as stack:
+            for layer in layers:
+                self._check_layer(layer)
+
+                def pass_on(weights: Tensor, layer: int = layer) -> None:
+                    receive(layer, ATTENTION_WEIGHTS, self._queries_to_prompts(weights, queries))
+
+                for handle in self.watch_queries(layer, queries, pass_on):
+                    stack.callback(handle.remove)
+            yield
+
+    @contextmanager
+    def record(self) -> Iterator[LayerRecord]:
+        """Keep what every layer of the latest encode within the context gave, for `resume`."""
+        outputs: LayerRecord = {}
+
+        def keep(layer: int) -> Callable:
+            # A copy, because some encoders go on to update the hidden state in place.
+            return lambda _module, _inputs, output: outputs.__setitem__(layer, _copied(output))
+
+        with ExitStack() as stack:
+            for layer, module in enumerate(self.layer_modules()):
+                stack.callback(module.register_forward_hook(keep(layer)).remove)
+            yield outputs
+
+    @contextmanager
+    def resume(self, layer: int, recorded: LayerRecord) -> Iterator[None]:
+        """Let every encode within the context begin at a layer; those below give what they gave before.
+
+        Only for the tokens that were recorded. All that follows the layers is computed as ever.
+        """
+        self._check_layer(layer)
+        modules = self.layer_modules()
+        with ExitStack() as stack:
+            for index in range(layer):
+                stack.enter_context(_replaced(modules[index], recorded[index]))
             yield
 
     @contextmanager
@@ -253,6 +331,22 @@ class TextEncoder(ABC):
             whole[:, :, chunk, :, chunk] = blocks[:, chunk]
         return whole.reshape(self._prompts, heads, chunks * length, chunks * length)
 
+    def _row_queries(self, queries: Tensor, rows: int, length: int) -> Tensor:
+        """Positions [B, Q] in prompts → [rows, Q] in the encoder's rows; any for those of another chunk."""
+        chunks = rows // len(queries)
+        starts = torch.arange(chunks, device=queries.device) * length
+        return (queries[:, None] - starts[:, None]).clamp(0, length - 1).flatten(0, 1)
+
+    def _queries_to_prompts(self, weights: Tensor, queries: Tensor) -> Tensor:
+        """[B · chunks, H, Q, L] → [B, H, Q, chunks · L], zero between chunks."""
+        prompts, length = len(queries), weights.shape[-1]
+        if prompts == len(weights):
+            return weights
+        blocks = weights.unflatten(0, (prompts, -1)).permute(0, 2, 3, 1, 4)
+        chunk = (queries // length).to(weights.device)
+        here = chunk[:, :, None] == torch.arange(blocks.shape[3], device=weights.device)
+        return (blocks * here[:, None, :, :, None]).flatten(3)
+
     def _watch_one(self, layer: int, name: str, receive: Receiver) -> list[Handle]:
         if name == ATTENTION_WEIGHTS:
             return self.watch_attention(layer, lambda w: receive(layer, name, self._attention_to_prompts(w)))
@@ -284,6 +378,33 @@ def trim(text: str, span: Span) -> Span | None:
     covered = text[slice(*span)]
     start, end = span[0] + len(covered) - len(covered.lstrip()), span[0] + len(covered.rstrip())
     return (start, end) if start < end else None
+
+
+def select_queries(weights: Tensor, queries: Tensor) -> Tensor:
+    """Rows [B, H or 1, Q, S] of weights or of a mask [B or 1, H or 1, S or 1, S], by queries [B, Q]."""
+    length = weights.shape[-2] if weights.shape[-2] > 1 else weights.shape[-1]
+    whole = weights.expand(len(queries), -1, length, -1)
+    rows = torch.arange(len(queries), device=weights.device)[:, None]
+    return whole[rows, :, queries.to(weights.device)].transpose(1, 2)
+
+
+def _copied(output: Tensor | tuple) -> Tensor | tuple:
+    first = _first(output).clone()
+    return (first, *output[1:]) if isinstance(output, tuple) else first
+
+
+@contextmanager
+def _replaced(module: nn.Module, output: Tensor | tuple) -> Iterator[None]:
+    """While the module gives an output without computing it."""
+    earlier = vars(module).get("forward")
+    module.forward = lambda *_, **__: _copied(output)
+    try:
+        yield
+    finally:
+        if earlier is None:
+            del module.forward
+        else:
+            module.forward = earlier
 
 
 def _first(output: Tensor | tuple) -> Tensor:

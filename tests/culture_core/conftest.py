@@ -1,9 +1,11 @@
 """Small encoders for the core's tests: the shipped one, and CLIP- and BERT-shaped ones of random weights."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
@@ -87,3 +89,52 @@ def pairs() -> list[PromptPair]:
             )
             made.append(PromptPair(f"{colour}-{noun}-2", "th", "en", last, neutral, tail, spot, spot))
     return made
+
+
+_HALF = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+_T5 = {
+    "d_model": 32,
+    "d_kv": 6,
+    "d_ff": 64,
+    "num_layers": 3,
+    "num_heads": 4,
+    "relative_attention_num_buckets": 8,
+}
+# Heads that share keys, of a width of their own; a window that the prompts outgrow.
+_ROPE = {**_HALF, "num_key_value_heads": 2, "head_dim": 12, "pad_token_id": 2, "bos_token_id": 0}
+_WINDOW = {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+FAMILY_MODELS = {
+    "clip_projection": ("CLIPTextModelWithProjection", {**_HALF, "projection_dim": 20, "eos_token_id": 1}),
+    "t5": ("T5EncoderModel", {**_T5, "feed_forward_proj": "gated-gelu"}),
+    "mt5": ("MT5EncoderModel", _T5),
+    "umt5": ("UMT5EncoderModel", _T5),
+    "llama": ("LlamaModel", _ROPE),
+    "mistral": ("MistralModel", {**_ROPE, "sliding_window": 4}),
+    "qwen2": ("Qwen2Model", {**_HALF, "num_key_value_heads": 2, "pad_token_id": 2}),
+    "qwen3": ("Qwen3Model", _ROPE),
+    "gemma2": (
+        "Gemma2Model",
+        {**_ROPE, **_WINDOW, "attn_logit_softcapping": 2.0, "query_pre_attn_scalar": 7},
+    ),
+    "gemma3": ("Gemma3TextModel", {**_ROPE, **_WINDOW, "query_pre_attn_scalar": 7}),
+}
+"""Model class and configuration by family."""
+_CONFIGS = {"CLIPTextModelWithProjection": "CLIPTextConfig", "Gemma3TextModel": "Gemma3TextConfig"}
+
+
+@pytest.fixture
+def family_encoder() -> Callable[[str, str], HFTextEncoder]:
+    """Makes an encoder of a family with random weights, under an attention implementation."""
+
+    def make(family: str, implementation: str = "eager") -> HFTextEncoder:
+        name, shape = FAMILY_MODELS[family]
+        default = name.replace("EncoderModel", "Config").replace("Model", "Config")
+        config = getattr(transformers, _CONFIGS.get(name, default))(vocab_size=4 + len(WORDS), **shape)
+        config._attn_implementation = implementation
+        torch.manual_seed(3)
+        model = getattr(transformers, name)(config)
+        for parameter in model.parameters():
+            parameter.data.add_(0.3 * torch.randn_like(parameter))
+        return HFTextEncoder(model, word_tokenizer("<s>", "</s>", "<pad>"))
+
+    return make

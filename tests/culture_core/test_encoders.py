@@ -307,7 +307,7 @@ def test_an_unknown_model_is_refused(bert):
     model = bert.model
     model.config.model_type = "gpt2"
     try:
-        with pytest.raises(ValueError, match="use BertModel, XLMRobertaModel or CLIPTextModel"):
+        with pytest.raises(ValueError, match="use BertModel, XLMRobertaModel, CLIPTextModel"):
             HFTextEncoder(model, bert.tokenizer)
     finally:
         model.config.model_type = "bert"
