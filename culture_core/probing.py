@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .encoders import ATTENTION_OUTPUT, ATTENTION_WEIGHTS, TextEncoder, Tokens
+from .encoders import ATTENTION_OUTPUT, TextEncoder, Tokens
+from .key_layer import AUTO, CAUSAL, CRITERIA, bounds_of, choose_layer, prominence_of, resampled_means
 from .pairs import PromptPair
 
 logger = logging.getLogger(__name__)
@@ -20,10 +22,13 @@ VISIBLE = "visible"
 DIRECTIONS = (MODIFIER_TO_NOUN, NOUN_TO_MODIFIER, VISIBLE)
 CONTEXT, NONE = "context", "none"
 REFERENCES = (CONTEXT, NONE)
-CONFIDENCE = 0.95
+_TOKENISE = 256
+"""Prompts at a time where only their lengths matter."""
+_ORDINARY = 24
+"""Tokens of a prompt of ordinary length."""
 
 Progress = Callable[[int, int], None]
-"""Gets (pairs done, pairs in all)."""
+"""Gets (pairs done, pairs in all), also several times with the same numbers, so that work can be stopped."""
 
 
 class LayerProbe(NamedTuple):
@@ -38,14 +43,15 @@ class LayerProbe(NamedTuple):
     interval: Tensor
     """[L, 2], 95 % bootstrap interval of ΔCA over pairs."""
     prominence: Tensor
-    """[L], ΔCA(l) minus the mean of its neighbours; the key layer is its peak."""
+    """[L], ΔCA(l) minus the mean of its neighbours; the attention's key layer is its peak."""
     prominence_interval: Tensor
     """[L, 2], 95 % bootstrap interval of it over pairs."""
     causal: Tensor
     """[L], activation patching: how far the cultural attention output at the noun tokens moves the neutral
-    conditioning of the noun towards the cultural one; 0 not at all, 1 all the way."""
+    conditioning of the noun towards the cultural one; 0 not at all, 1 all the way. NaN where patching was
+    left out."""
     layer: int
-    """The key layer."""
+    """The key layer, by the criterion."""
     reason: str
     """Why this layer."""
     direction: str
@@ -54,6 +60,22 @@ class LayerProbe(NamedTuple):
     """Pairs behind the curves."""
     skipped: tuple[str, ...]
     """Ids of pairs whose modifier or noun shares all of its tokens with other text."""
+    criterion: str
+    """What chose the layer, one of `CRITERIA`."""
+    layer_attention: int | None
+    """The peak of the prominence among the layers where its interval excludes zero; None where there is
+    none."""
+    layer_causal: int | None
+    """The peak of the causal curve; None where patching was left out."""
+
+
+class LanguageProbes(NamedTuple):
+    """Probes from the same passes."""
+
+    overall: LayerProbe
+    """Of all pairs."""
+    languages: dict[str, LayerProbe]
+    """Of the pairs of a language, by its code; a language none of whose pairs can be used is missing."""
 
 
 def probe_layers(
@@ -65,80 +87,217 @@ def probe_layers(
     bootstrap: int = 1000,
     seed: int = 0,
     progress: Progress | None = None,
+    criterion: str = AUTO,
+    patching: bool = True,
 ) -> LayerProbe:
     """Find the key layer of an encoder from prompt pairs.
-
-    The key layer is the one whose ΔCA stands out most from its neighbours', if the bootstrap interval of that
-    excludes zero; otherwise the one that activation patching names. `reason` says which.
 
     Args:
         direction: whose attention counts, one of `DIRECTIONS`; None: "visible" for a causal encoder,
             otherwise the paper's "modifier_to_noun".
         reference: what stands in for the modifier in a neutral prompt: "context", its other content tokens
             (CA is 0 where there are none), or "none", CA is 0.
-        batch_size: pairs at a time.
+        batch_size: pairs of ordinary length at a time; fewer of very long ones.
         bootstrap: resamples.
+        criterion: what chooses the layer. "attention": the layer whose ΔCA stands out most from its
+            neighbours' (the paper's). "causal": the one that activation patching names. "auto": the former,
+            if the bootstrap interval of its prominence excludes zero, otherwise the latter; `reason` says
+            which, and whether both agree.
+        patching: whether to measure the causal curve; it takes several times as long as attention alone.
 
     Raises:
-        ValueError: for no usable pair, or an unknown direction or reference.
+        ValueError: for no usable pair, or an unknown direction, reference or criterion.
     """
+    return probe_by_language(
+        encoder, pairs, direction, reference, batch_size, bootstrap, seed, progress, criterion, patching
+    ).overall
+
+
+def probe_by_language(
+    encoder: TextEncoder,
+    pairs: Sequence[PromptPair],
+    direction: str | None = None,
+    reference: str = CONTEXT,
+    batch_size: int = 32,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    progress: Progress | None = None,
+    criterion: str = AUTO,
+    patching: bool = True,
+) -> LanguageProbes:
+    """As `probe_layers`, with a probe of each language beside that of all pairs."""
     direction = direction or (VISIBLE if encoder.info.causal else MODIFIER_TO_NOUN)
-    _check(pairs, direction, reference, batch_size, bootstrap)
-    batches, skipped = [], []
-    with torch.no_grad():
-        for start in range(0, len(pairs), batch_size):
-            batch = _Batch.of(encoder, pairs[start : start + batch_size], reference)
-            skipped.extend(batch.skipped)
-            if batch.pairs:
-                batches.append(_probe_batch(encoder, batch, direction))
-            if progress is not None:
-                progress(min(start + batch_size, len(pairs)), len(pairs))
-    if not batches:
+    _check(pairs, direction, reference, batch_size, bootstrap, criterion, patching)
+    curves = _measure(encoder, pairs, direction, reference, batch_size, patching, progress)
+    skipped = [pair for index, pair in enumerate(pairs) if index not in curves]
+    if not curves:
         raise ValueError("no prompt pair could be used: in each, modifier and noun share all their tokens")
     if skipped:
         logger.warning(
             "%d of %d prompt pairs were skipped, modifier and noun share tokens", len(skipped), len(pairs)
         )
-    cultural, neutral, causal = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    return _summary(cultural, neutral, causal, direction, reference, bootstrap, seed, tuple(skipped))
+
+    def summary(indices: list[int], left_out: list[PromptPair]) -> LayerProbe:
+        parts = (torch.stack(part) for part in zip(*(curves[index] for index in indices), strict=True))
+        return _summary(
+            *parts, direction, reference, bootstrap, seed, tuple(pair.id for pair in left_out), criterion
+        )
+
+    rows: dict[str, list[int]] = {}
+    for index in sorted(curves):
+        rows.setdefault(pairs[index].language, []).append(index)
+    languages = {
+        language: summary(rows[language], [pair for pair in skipped if pair.language == language])
+        for language in sorted(rows)
+    }
+    return LanguageProbes(summary(sorted(curves), skipped), languages)
+
+
+def _measure(
+    encoder: TextEncoder,
+    pairs: Sequence[PromptPair],
+    direction: str,
+    reference: str,
+    batch_size: int,
+    patching: bool,
+    progress: Progress | None,
+) -> dict[int, tuple[Tensor, Tensor, Tensor]]:
+    """CA of the cultural and of the neutral prompt and the causal curve, [L] each, by the pair's index; pairs
+    that cannot be used are missing."""
+    curves = {}
+    done = 0
+    with torch.no_grad():
+        for chosen in _batches(encoder, pairs, batch_size):
+            batch = _Batch.of(encoder, [pairs[index] for index in chosen], reference)
+
+            def report(share: float, done: int = done, size: int = len(chosen)) -> None:
+                if progress is not None:
+                    progress(done + int(share * size), len(pairs))
+
+            if batch.rows:
+                measured = _probe_batch(encoder, batch, direction, patching, report)
+                for row, *parts in zip(batch.rows, *measured, strict=True):
+                    curves[chosen[row]] = tuple(parts)
+            report(1)
+            done += len(chosen)
+    return curves
+
+
+def _batches(encoder: TextEncoder, pairs: Sequence[PromptPair], batch_size: int) -> list[list[int]]:
+    """Indices of the pairs, short prompts first, so that those of a batch need little padding; fewer of the
+    long ones, so that a batch needs no more memory than one of ordinary prompts."""
+    lengths: list[int] = []
+    for start in range(0, len(pairs), _TOKENISE):
+        tokens = encoder.tokenize([pair.cultural for pair in pairs[start : start + _TOKENISE]])
+        lengths.extend(tokens.attention_mask.sum(dim=1).tolist())
+    batches: list[list[int]] = [[]]
+    for index in sorted(range(len(pairs)), key=lengths.__getitem__):
+        count = len(batches[-1])
+        if count == batch_size or (count and (count + 1) * lengths[index] > batch_size * _ORDINARY):
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+class _Block(NamedTuple):
+    """Modifier x noun pairs of tokens in a batch of prompts, padded to the same numbers M and N."""
+
+    modifiers: Tensor
+    """[B, M] positions."""
+    nouns: Tensor
+    """[B, N] positions."""
+    real: Tensor
+    """[B, M, N] bool: no padding."""
+
+    @staticmethod
+    def of(modifiers: list[list[int]], nouns: list[list[int]]) -> "_Block":
+        (first, first_real), (second, second_real) = _padded(modifiers), _padded(nouns)
+        return _Block(first, second, first_real[:, :, None] & second_real[:, None, :])
+
+    def queries(self, direction: str) -> Tensor:
+        """Positions [B, Q] of the tokens whose attention counts."""
+        if direction == VISIBLE:
+            return torch.cat([self.modifiers, self.nouns], dim=1)
+        return self.modifiers if direction == MODIFIER_TO_NOUN else self.nouns
+
+    def ca(self, weights: Tensor, direction: str) -> Tensor:
+        """CA of every prompt (eq. 1 and 2): attention weights [B, H, Q, S] of the queries → [B]; 0 where a
+        side is empty."""
+        mean = weights.mean(dim=1)
+        modifiers, nouns, real = (part.to(weights.device) for part in self)
+        count = modifiers.shape[1]
+        if direction == NOUN_TO_MODIFIER:
+            values, counted = _columns(mean, modifiers).transpose(1, 2), real
+        elif direction == MODIFIER_TO_NOUN:
+            values, counted = _columns(mean, nouns), real
+        else:
+            forward = _columns(mean[:, :count], nouns)
+            backward = _columns(mean[:, count:], modifiers).transpose(1, 2)
+            # The mask makes a hidden token's weight exactly zero, a visible one's is positive.
+            visible = (forward > 0).float() + (backward > 0).float()
+            values, counted = (forward + backward) / visible.clamp(min=1), real & (visible > 0)
+        return (values * counted).sum(dim=(1, 2)) / counted.sum(dim=(1, 2)).clamp(min=1)
+
+
+def _padded(lists: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Lists as one tensor [B, N], N at least 1, and which of its entries are real."""
+    width = max(1, *map(len, lists))
+    values = torch.tensor([[*entries, *[0] * (width - len(entries))] for entries in lists])
+    return values, torch.tensor([[place < len(entries) for place in range(width)] for entries in lists])
+
+
+def _columns(rows: Tensor, positions: Tensor) -> Tensor:
+    """[B, Q, S] at positions [B, N] → [B, Q, N]."""
+    return rows.gather(2, positions[:, None].expand(-1, rows.shape[1], -1))
 
 
 class _Batch(NamedTuple):
-    """Pairs with the positions that matter in their tokens; positions in lists, one a pair."""
+    """Pairs as tokens, with the positions that matter in them."""
 
-    pairs: list[PromptPair]
+    rows: list[int]
+    """Which of the given pairs can be used; all else is of these alone."""
     cultural: Tokens
     neutral: Tokens
-    modifiers: list[list[int]]
-    """In the cultural prompt."""
-    nouns: list[list[int]]
-    """In the cultural prompt."""
-    stand_ins: list[list[int]]
-    """What stands for the modifier in the neutral prompt."""
-    neutral_nouns: list[list[int]]
-    skipped: list[str]
+    block: _Block
+    """In the cultural prompts."""
+    neutral_block: _Block
+    """In the neutral ones, with what stands in for the modifiers."""
+    noun_tokens: list[tuple[int, int]]
+    """Number of noun tokens in the cultural and in the neutral prompt."""
 
     @staticmethod
     def of(encoder: TextEncoder, pairs: Sequence[PromptPair], reference: str) -> "_Batch":
-        usable, skipped = [], []
         cultural = encoder.tokenize([pair.cultural for pair in pairs])
         neutral = encoder.tokenize([pair.neutral for pair in pairs])
+        usable = {}
         for row, pair in enumerate(pairs):
             nouns = cultural.positions(row, pair.nouns_cultural)
             # A token that holds letters of both is the noun's: its attention to itself says nothing.
             modifiers = [p for p in cultural.positions(row, pair.modifiers) if p not in nouns]
             neutral_nouns = neutral.positions(row, pair.nouns_neutral)
             if nouns and modifiers and neutral_nouns:
-                usable.append(
-                    (row, modifiers, nouns, _stand_ins(neutral, row, neutral_nouns, reference), neutral_nouns)
-                )
-            else:
-                skipped.append(pair.id)
-        rows = [entry[0] for entry in usable]
-        lists = [[entry[part] for entry in usable] for part in (1, 2, 3, 4)]
+                stand_ins = _stand_ins(neutral, row, neutral_nouns, reference)
+                usable[row] = modifiers, nouns, stand_ins, neutral_nouns
+        rows = list(usable)
+        lists = [list(part) for part in zip(*usable.values(), strict=True)] or [[[]]] * 4
+        modifiers, nouns, stand_ins, neutral_nouns = lists
         return _Batch(
-            [pairs[row] for row in rows], _rows(cultural, rows), _rows(neutral, rows), *lists, skipped
+            rows,
+            _rows(encoder, cultural, rows),
+            _rows(encoder, neutral, rows),
+            _Block.of(modifiers, nouns),
+            _Block.of(stand_ins, neutral_nouns),
+            [(len(a), len(b)) for a, b in zip(nouns, neutral_nouns, strict=True)],
         )
+
+    def alignment(self) -> Tensor:
+        """[B, N', N]: takes values at the cultural prompt's noun tokens to the neutral one's, token by token
+        where the noun is cut alike, otherwise their mean to each."""
+        shape = len(self.rows), self.neutral_block.nouns.shape[1], self.block.nouns.shape[1]
+        matrix = torch.zeros(shape)
+        for row, (there, here) in enumerate(self.noun_tokens):
+            matrix[row, :here, :there] = torch.eye(here) if here == there else 1 / there
+        return matrix
 
 
 def _stand_ins(neutral: Tokens, row: int, nouns: list[int], reference: str) -> list[int]:
@@ -152,80 +311,88 @@ def _stand_ins(neutral: Tokens, row: int, nouns: list[int], reference: str) -> l
     ]
 
 
-def _rows(tokens: Tokens, rows: list[int]) -> Tokens:
+def _rows(encoder: TextEncoder, tokens: Tokens, rows: list[int]) -> Tokens:
+    if not rows:
+        return tokens
     offsets = None if tokens.offsets is None else [tokens.offsets[row] for row in rows]
-    return Tokens(tokens.ids[rows], tokens.attention_mask[rows], tokens.content_mask[rows], offsets)
+    chosen = Tokens(tokens.ids[rows], tokens.attention_mask[rows], tokens.content_mask[rows], offsets)
+    return encoder.without_padding(chosen)
 
 
-def _probe_batch(encoder: TextEncoder, batch: _Batch, direction: str) -> tuple[Tensor, Tensor, Tensor]:
-    """CA of the cultural and of the neutral prompts and the causal curve, [pairs, L] each."""
-    count, layers = len(batch.pairs), encoder.info.layers
-    ca_cultural, ca_neutral, causal = (torch.zeros(count, layers) for _ in range(3))
-    outputs: dict[int, list[Tensor]] = {}
+def _probe_batch(
+    encoder: TextEncoder, batch: _Batch, direction: str, patching: bool, report: Callable[[float], None]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """CA of the cultural and of the neutral prompts and the causal curve, [pairs, L] each.
 
-    def from_cultural(layer: int, what: str, value: Tensor) -> None:
-        if what == ATTENTION_WEIGHTS:
-            ca_cultural[:, layer] = _ca(value, batch.modifiers, batch.nouns, direction)
-        else:
-            outputs[layer] = [value[row, nouns].clone() for row, nouns in enumerate(batch.nouns)]
-
-    def from_neutral(layer: int, _what: str, value: Tensor) -> None:
-        ca_neutral[:, layer] = _ca(value, batch.stand_ins, batch.neutral_nouns, direction)
-
-    every = range(layers)
-    with encoder.watch(every, {ATTENTION_WEIGHTS, ATTENTION_OUTPUT}, from_cultural):
-        target = encoder.encode(batch.cultural).hidden
-    with encoder.watch(every, {ATTENTION_WEIGHTS}, from_neutral):
-        start = encoder.encode(batch.neutral).hidden
-    targets = [
-        _aligned(target[row, nouns], len(batch.neutral_nouns[row])) for row, nouns in enumerate(batch.nouns)
-    ]
-    for layer in every:
-        with encoder.patch(layer, ATTENTION_OUTPUT, _transplant(outputs[layer], batch.neutral_nouns)):
-            moved = encoder.encode(batch.neutral).hidden
-        for row, nouns in enumerate(batch.neutral_nouns):
-            whole = (start[row, nouns] - targets[row]).norm()
-            left = (moved[row, nouns] - targets[row]).norm()
-            causal[row, layer] = 1 - left / whole if whole > 0 else 0.0
-    return ca_cultural, ca_neutral, causal
-
-
-def _ca(weights: Tensor, modifiers: list[list[int]], nouns: list[list[int]], direction: str) -> Tensor:
-    """CA of every row (eq. 1 and 2): attention weights [B, H, S, S] → [B]; 0 where a side is empty."""
-    result = torch.zeros(len(modifiers))
-    for row, (modifier, noun) in enumerate(zip(modifiers, nouns, strict=True)):
-        if modifier and noun:
-            forward = weights[row][:, modifier][:, :, noun].mean(dim=0)
-            backward = weights[row][:, noun][:, :, modifier].mean(dim=0).T
-            result[row] = _directed(forward, backward, direction)
-    return result
-
-
-def _directed(forward: Tensor, backward: Tensor, direction: str) -> Tensor:
-    """Mean over token pairs of the weights modifier → noun and noun → modifier, both [modifiers, nouns]."""
-    if direction == MODIFIER_TO_NOUN:
-        return forward.mean()
-    if direction == NOUN_TO_MODIFIER:
-        return backward.mean()
-    # The mask makes a hidden token's weight exactly zero, a visible one's is positive.
-    visible = (forward > 0).float() + (backward > 0).float()
-    seen = visible > 0
-    return ((forward + backward)[seen] / visible[seen]).mean() if bool(seen.any()) else torch.zeros(())
-
-
-def _aligned(values: Tensor, count: int) -> Tensor:
-    """Values at the noun's tokens in one prompt [n, d] for its `count` tokens in the other.
-
-    Token by token where the noun is cut alike, otherwise their mean.
+    `report` gets the share that is done.
     """
-    return values if len(values) == count else values.mean(dim=0, keepdim=True).expand(count, -1)
+    layers = encoder.info.layers
+    steps = 2 + (layers if patching else 0)
+    nouns = batch.block.nouns
+    taken: list[Tensor] = []
+
+    def take(_layer: int, _what: str, value: Tensor) -> None:
+        taken.append(_at(value, nouns).clone())
+
+    watched = encoder.watch(range(layers), {ATTENTION_OUTPUT} if patching else (), take)
+    with watched:
+        target, cultural = _attend(encoder, batch.cultural, batch.block, direction)
+    report(1 / steps)
+    with encoder.record() if patching else nullcontext({}) as recorded:
+        start, neutral = _attend(encoder, batch.neutral, batch.neutral_block, direction)
+    report(2 / steps)
+    if not patching:
+        return cultural, neutral, torch.full_like(cultural, torch.nan)
+    alignment = batch.alignment().to(start.device)
+    places = batch.neutral_block.nouns
+    real = alignment.any(dim=2)
+    target, start = alignment @ _at(target, nouns), _at(start, places)
+    whole = _distance(start, target, real)
+    # A noun that does not see the modifier is the same in both prompts, up to rounding.
+    differs = whole > 0.3 * torch.finfo(taken[0].dtype).eps ** 0.5 * _distance(target, 0 * target, real)
+    shares = []
+    for layer in range(layers):
+        # Below the patch, and outside the noun's tokens in its layer, the encode is the neutral one.
+        patch = _transplant(alignment.to(taken[layer]) @ taken[layer], places, real)
+        with encoder.resume(layer, recorded), encoder.patch(layer, ATTENTION_OUTPUT, patch):
+            moved = _at(encoder.encode(batch.neutral).hidden, places)
+        share = 1 - _distance(moved, target, real) / whole
+        shares.append(torch.where(differs, share, 0.0))
+        report((3 + layer) / steps)
+    return cultural, neutral, torch.stack(shares, dim=1).cpu()
 
 
-def _transplant(outputs: list[Tensor], nouns: list[list[int]]) -> Callable[[Tensor], Tensor]:
+def _attend(encoder: TextEncoder, tokens: Tokens, block: _Block, direction: str) -> tuple[Tensor, Tensor]:
+    """Conditioning [B, S, d] of prompts, and their CA in all layers [B, L], of which no more is kept than the
+    numbers themselves."""
+    found: list[Tensor] = []
+
+    def keep(_layer: int, _what: str, weights: Tensor) -> None:
+        found.append(block.ca(weights, direction))
+
+    with encoder.watch_attention_of(range(encoder.info.layers), block.queries(direction), keep):
+        hidden = encoder.encode(tokens).hidden
+    return hidden, torch.stack(found, dim=1).cpu()
+
+
+def _at(values: Tensor, positions: Tensor) -> Tensor:
+    """[B, S, d] at positions [B, N] → [B, N, d]."""
+    return values.gather(1, positions.to(values.device)[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def _distance(a: Tensor, b: Tensor, real: Tensor) -> Tensor:
+    """‖a − b‖ over the real ones of N tokens: [B, N, d], twice → [B]."""
+    return ((a - b) * real[..., None]).flatten(1).norm(dim=1)
+
+
+def _transplant(values: Tensor, places: Tensor, real: Tensor) -> Callable[[Tensor], Tensor]:
+    """Puts values [B, N, d] at the real ones of places [B, N]."""
+    rows, slots = real.nonzero(as_tuple=True)
+    positions = places.to(rows.device)[rows, slots]
+
     def patch(feature: Tensor) -> Tensor:
         feature = feature.clone()
-        for row, positions in enumerate(nouns):
-            feature[row, positions] = _aligned(outputs[row], len(positions)).to(feature.dtype)
+        feature[rows, positions] = values[rows, slots].to(feature.dtype)
         return feature
 
     return patch
@@ -240,82 +407,50 @@ def _summary(
     bootstrap: int,
     seed: int,
     skipped: tuple[str, ...],
+    criterion: str,
 ) -> LayerProbe:
+    """Curves of pairs, [pairs, L] each, as a probe."""
     delta = cultural - neutral
-    resampled = _resampled_means(delta, bootstrap, seed)
-    prominence = _prominence(delta.mean(dim=0)[None])[0]
-    bounds = _bounds(_prominence(resampled), len(delta))
-    layer, reason = _key_layer(prominence, bounds, causal.mean(dim=0), len(delta))
+    resampled = resampled_means(delta, bootstrap, seed)
+    prominence = prominence_of(delta.mean(dim=0)[None])[0]
+    bounds = bounds_of(prominence_of(resampled), len(delta))
+    choice = choose_layer(prominence, bounds, causal.mean(dim=0), len(delta), criterion)
     return LayerProbe(
         ca_cultural=cultural.mean(dim=0),
         ca_neutral=neutral.mean(dim=0),
         delta_ca=delta.mean(dim=0),
-        interval=_bounds(resampled, len(delta)),
+        interval=bounds_of(resampled, len(delta)),
         prominence=prominence,
         prominence_interval=bounds,
         causal=causal.mean(dim=0),
-        layer=layer,
-        reason=reason,
+        layer=choice.layer,
+        reason=choice.reason,
         direction=direction,
         reference=reference,
         pairs=len(delta),
         skipped=skipped,
-    )
-
-
-def _resampled_means(values: Tensor, bootstrap: int, seed: int) -> Tensor:
-    """Means [bootstrap, L] over resampled rows of values [P, L]."""
-    generator = torch.Generator().manual_seed(seed)
-    means = torch.empty(bootstrap, values.shape[1])
-    for sample in range(bootstrap):
-        means[sample] = values[torch.randint(len(values), (len(values),), generator=generator)].mean(dim=0)
-    return means
-
-
-def _bounds(resampled: Tensor, pairs: int) -> Tensor:
-    """95 % percentile interval [L, 2] of resampled values [bootstrap, L]; one pair has no spread."""
-    if pairs < 2:
-        return torch.tensor([-torch.inf, torch.inf]).expand(resampled.shape[1], 2).clone()
-    edges = torch.tensor([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return resampled.quantile(edges, dim=0).T.contiguous()
-
-
-def _prominence(curves: Tensor) -> Tensor:
-    """Curves [n, L] minus the mean of their neighbours, one neighbour at either end."""
-    if curves.shape[1] == 1:
-        return curves
-    inner = (curves[:, :-2] + curves[:, 2:]) / 2
-    neighbours = torch.cat([curves[:, 1:2], inner, curves[:, -2:-1]], dim=1)
-    return curves - neighbours
-
-
-def _key_layer(prominence: Tensor, bounds: Tensor, causal: Tensor, pairs: int) -> tuple[int, str]:
-    certain = bounds[:, 0] > 0
-    moves = int(causal.argmax())
-    share = f"{100 * causal[moves]:.1f} % of the way from neutral to cultural, more than any other"
-    if not bool(certain.any()):
-        return moves, (
-            f"layer {moves}: no layer's ΔCA stands out from its neighbours' (every 95 % interval over "
-            f"{pairs} pairs reaches zero), so activation patching decides: it moves the noun {share}"
-        )
-    layer = int(torch.where(certain, prominence, -torch.inf).argmax())
-    low, high = bounds[layer].tolist()
-    other = f"activation patching names layer {moves} instead, which moves the noun {share}; try both"
-    agreement = "activation patching agrees" if moves == layer else other
-    return layer, (
-        f"layer {layer}: its ΔCA stands out most from its neighbours', by {prominence[layer]:.4f} "
-        f"(95 % interval {low:.4f} to {high:.4f} over {pairs} pairs); {agreement}"
+        criterion=criterion,
+        layer_attention=choice.attention,
+        layer_causal=choice.causal,
     )
 
 
 def _check(
-    pairs: Sequence[PromptPair], direction: str, reference: str, batch_size: int, bootstrap: int
+    pairs: Sequence[PromptPair],
+    direction: str,
+    reference: str,
+    batch_size: int,
+    bootstrap: int,
+    criterion: str,
+    patching: bool,
 ) -> None:
     if not pairs:
         raise ValueError("there are no prompt pairs to probe with")
-    if direction not in DIRECTIONS:
-        raise ValueError(f"unknown direction {direction!r}: use one of {', '.join(DIRECTIONS)}")
-    if reference not in REFERENCES:
-        raise ValueError(f"unknown reference {reference!r}: use one of {', '.join(REFERENCES)}")
+    choices = (("direction", direction, DIRECTIONS), ("reference", reference, REFERENCES))
+    for name, value, known in (*choices, ("criterion", criterion, CRITERIA)):
+        if value not in known:
+            raise ValueError(f"unknown {name} {value!r}: use one of {', '.join(known)}")
+    if criterion == CAUSAL and not patching:
+        raise ValueError('the criterion "causal" needs activation patching: leave patching on')
     if batch_size < 1 or bootstrap < 1:
         raise ValueError(f"batch_size and bootstrap must be at least 1, got {batch_size} and {bootstrap}")

@@ -7,7 +7,7 @@ import torch
 
 from culture_core.encoders import ATTENTION_OUTPUT
 from culture_core.miniature.captions import prompt_pairs
-from culture_core.probing import _bounds, _key_layer, _prominence, _resampled_means, probe_layers
+from culture_core.probing import probe_by_language, probe_layers
 
 
 def plain_ca(encoder, text: str, from_spans, to_spans, direction: str) -> list[float]:
@@ -105,23 +105,6 @@ def test_prompts_that_are_alike_are_not_moved_at_all(bert, pairs):
     assert not probe_layers(bert, same, bootstrap=20).causal.any()
 
 
-def test_prominence_is_the_height_above_the_neighbours_one_at_either_end():
-    curve = torch.tensor([[3.0, 1.0, 7.0, 2.0]])
-    expected = torch.tensor([[3.0 - 1.0, 1.0 - (3.0 + 7.0) / 2, 7.0 - (1.0 + 2.0) / 2, 2.0 - 7.0]])
-    torch.testing.assert_close(_prominence(curve), expected)
-    assert _prominence(torch.tensor([[4.0]])).item() == 4.0
-
-
-def test_intervals_are_those_of_the_mean_and_repeat_by_seed():
-    values = torch.randn(200, 3, generator=torch.Generator().manual_seed(1)) + torch.tensor([0.0, 2.0, -5.0])
-    means = _resampled_means(values, 1000, seed=4)
-    interval, error = _bounds(means, 200), 1.96 * values.std(0) / 200**0.5
-    expected = torch.stack([values.mean(0) - error, values.mean(0) + error], dim=1)
-    torch.testing.assert_close(interval, expected, atol=0.03, rtol=0)
-    assert torch.equal(means, _resampled_means(values, 1000, seed=4))
-    assert not torch.equal(means, _resampled_means(values, 1000, seed=5))
-
-
 def test_one_pair_proves_no_peak(bert, pairs):
     probe = probe_layers(bert, pairs[:1], bootstrap=20)
     assert probe.interval.isinf().all() and "patching decides" in probe.reason
@@ -137,24 +120,6 @@ def test_pairs_without_tokens_of_their_own_are_skipped_by_id(bert, pairs, caplog
     torch.testing.assert_close(probe.delta_ca, probe_layers(bert, pairs, bootstrap=20).delta_ca)
     with pytest.raises(ValueError, match="no prompt pair could be used"):
         probe_layers(bert, [lost])
-
-
-def bounds(*pairs_of_numbers) -> torch.Tensor:
-    return torch.tensor(pairs_of_numbers)
-
-
-def test_the_key_layer_is_the_certain_peak():
-    prominence, causal = torch.tensor([0.5, 0.1, 0.3]), torch.tensor([0.0, 0.1, 0.9])
-    layer, reason = _key_layer(prominence, bounds((-0.1, 1), (0.05, 0.2), (0.2, 0.4)), causal, 9)
-    assert layer == 2 and "agrees" in reason
-    layer, reason = _key_layer(prominence, bounds((-0.1, 1), (0.05, 0.2), (0.2, 0.4)), causal.flip(0), 9)
-    assert layer == 2 and "names layer 0 instead" in reason
-
-
-def test_without_a_certain_peak_patching_decides_and_says_so():
-    uncertain = bounds((-1, 1), (-1, 1), (-1, 1))
-    layer, reason = _key_layer(torch.tensor([0.5, 0.1, 0.3]), uncertain, torch.tensor([0.0, 0.7, 0.2]), 9)
-    assert layer == 1 and "patching decides" in reason
 
 
 def test_hooks_are_gone_afterwards_also_when_cancelled(bert, pairs):
@@ -173,3 +138,118 @@ def test_unusable_requests_are_refused(bert, pairs):
         probe_layers(bert, pairs, "sideways")
     with pytest.raises(ValueError, match="reference"):
         probe_layers(bert, pairs, reference="other")
+    with pytest.raises(ValueError, match="criterion"):
+        probe_layers(bert, pairs, criterion="best")
+    with pytest.raises(ValueError, match="leave patching on"):
+        probe_layers(bert, pairs, criterion="causal", patching=False)
+
+
+@pytest.mark.parametrize("family", ["t5", "umt5", "qwen3", "gemma2", "clip_projection"])
+def test_the_causal_curve_equals_whole_encodes_with_the_patch(family_encoder, family, pairs):
+    encoder = family_encoder(family)
+    probe = probe_layers(encoder, pairs, bootstrap=20, batch_size=5)
+    shares = torch.zeros(len(pairs), encoder.info.layers)
+    for row, pair in enumerate(pairs):
+        cultural, neutral = encoder.tokenize([pair.cultural]), encoder.tokenize([pair.neutral])
+        here, there = neutral.positions(0, pair.nouns_neutral), cultural.positions(0, pair.nouns_cultural)
+        with torch.no_grad(), encoder.capture(range(encoder.info.layers), {ATTENTION_OUTPUT}) as captured:
+            target = encoder.encode(cultural).hidden[0, there]
+        for layer in range(encoder.info.layers):
+            taken = captured.attention_output[layer][0, there]
+
+            def put(x, here=here, taken=taken):
+                return x.index_put((torch.tensor(0), torch.tensor(here)), taken)
+
+            with torch.no_grad():
+                start = encoder.encode(neutral).hidden[0, here]
+                with encoder.patch(layer, ATTENTION_OUTPUT, put):
+                    moved = encoder.encode(neutral).hidden[0, here]
+            whole = (start - target).norm()
+            # In a causal encoder, a noun before the modifier does not know of it.
+            blind = encoder.info.causal and there[0] < cultural.positions(0, pair.modifiers)[0]
+            assert blind == (whole < 1e-4)
+            shares[row, layer] = 0 if blind else 1 - (moved - target).norm() / whole
+    torch.testing.assert_close(probe.causal, shares.mean(0), atol=1e-4, rtol=0)
+    assert shares.abs().max() > 0.01
+
+
+def test_layers_below_the_patch_are_not_run_again(bert, pairs):
+    calls = []
+    for at, layer in enumerate(bert.layer_modules()):
+        layer.intermediate.register_forward_hook(lambda *_, at=at: calls.append(at))
+    probe_layers(bert, pairs, bootstrap=20, batch_size=len(pairs))
+    assert calls == [0, 1, 0, 1, 0, 1, 1]
+
+
+def test_a_noun_that_is_cut_otherwise_gets_the_mean_of_its_values(bert, pairs):
+    # Two words are the noun in the cultural prompt, one is in the neutral one.
+    pair = replace(pairs[0], nouns_cultural=((11, 20),), modifiers=((0, 10),))
+    assert len(bert.tokenize([pair.cultural]).positions(0, pair.nouns_cultural)) == 2
+    cultural, neutral = bert.tokenize([pair.cultural]), bert.tokenize([pair.neutral])
+    here, there = neutral.positions(0, pair.nouns_neutral), cultural.positions(0, pair.nouns_cultural)
+    with torch.no_grad(), bert.capture([0], {ATTENTION_OUTPUT}) as captured:
+        target = bert.encode(cultural).hidden[0, there].mean(0)
+    taken = captured.attention_output[0][0, there].mean(0)
+    with torch.no_grad():
+        start = bert.encode(neutral).hidden[0, here[0]]
+        with bert.patch(
+            0, ATTENTION_OUTPUT, lambda x: x.index_put((torch.tensor(0), torch.tensor(here)), taken)
+        ):
+            moved = bert.encode(neutral).hidden[0, here[0]]
+    expected = 1 - ((moved - target).norm() / (start - target).norm()).item()
+    assert probe_layers(bert, [pair], bootstrap=20).causal[0].item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bert", "clip"])
+def test_the_batch_size_changes_nothing(request, name, pairs):
+    encoder = request.getfixturevalue(name)
+    whole, cut = (probe_layers(encoder, pairs, bootstrap=20, batch_size=size) for size in (12, 5))
+    for field in ("ca_cultural", "ca_neutral", "interval", "causal"):
+        torch.testing.assert_close(getattr(whole, field), getattr(cut, field), atol=1e-5, rtol=1e-4)
+
+
+def test_each_language_has_the_probe_of_its_own_pairs(bert, pairs):
+    mixed = [replace(pair, language="it" if row % 3 else "ja") for row, pair in enumerate(pairs)]
+    start, end = mixed[0].nouns_cultural[0]
+    lost = replace(mixed[0], id="lost", nouns_cultural=((start, start + 2),), modifiers=((start + 2, end),))
+    probes = probe_by_language(bert, [lost, *mixed], bootstrap=20, batch_size=4)
+    assert list(probes.languages) == ["it", "ja"]
+    assert probes.overall.skipped == probes.languages["ja"].skipped == ("lost",)
+    assert probes.languages["it"].skipped == ()
+    for language, found in probes.languages.items():
+        expected = probe_layers(bert, [p for p in mixed if p.language == language], bootstrap=20)
+        assert found.pairs == expected.pairs
+        torch.testing.assert_close(found.interval, expected.interval, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(found.causal, expected.causal, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        probes.overall.delta_ca, probe_layers(bert, mixed, bootstrap=20).delta_ca, atol=1e-6, rtol=1e-5
+    )
+
+
+def test_attention_alone_needs_two_encodes(bert, pairs):
+    calls = []
+    handle = bert.model.register_forward_hook(lambda *_: calls.append(1))
+    probe = probe_layers(bert, pairs, bootstrap=20, patching=False)
+    handle.remove()
+    assert len(calls) == 2
+    assert probe.causal.isnan().all() and probe.layer_causal is None
+    whole = probe_layers(bert, pairs, bootstrap=20)
+    assert torch.equal(probe.delta_ca, whole.delta_ca) and whole.layer_causal == whole.causal.argmax()
+
+
+def test_the_criterion_chooses_the_layer(e5):
+    chosen = prompt_pairs("train")[5:400:40]
+    by_patching = probe_layers(e5, chosen, bootstrap=200, criterion="causal")
+    by_attention = probe_layers(e5, chosen, bootstrap=200, criterion="attention")
+    assert by_patching.layer == by_patching.layer_causal == 11
+    assert by_attention.layer == by_attention.layer_attention != 11
+    assert by_attention.criterion == "attention" and "names layer 11 instead" in by_attention.reason
+
+
+def test_work_can_be_stopped_within_a_batch(bert, pairs):
+    seen = []
+    probe_layers(bert, pairs, bootstrap=20, batch_size=8, progress=lambda *numbers: seen.append(numbers))
+    # Two encodes and one a layer for each of the two batches, and its end.
+    assert len(seen) == 2 * (2 + bert.info.layers + 1)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1] == (12, 12) and {total for _, total in seen} == {12}
