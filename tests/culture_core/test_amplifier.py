@@ -146,3 +146,123 @@ def test_one_neuron_that_the_sae_lacks_is_enough_to_refuse(sae, neurons):
             Amplifier(sae, neurons._replace(indices=indices), 1.0)
     with pytest.raises(ValueError, match="at least one"):
         Amplifier(sae, CultureNeurons(*(tensor[:0] for tensor in neurons)), 1.0)
+
+
+def literal(sae, cultures, weights, feature, strength, mode):
+    """Eq. 7 to 9 in float64, token by token and latent by latent; cultures' changes times their weights."""
+    W_enc, b_enc, W_dec, b_dec, mean, scale = (
+        part.double() for part in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec, sae.mean, sae.scale)
+    )
+    result = feature.double().clone()
+    for row in range(feature.shape[0]):
+        for token in range(feature.shape[1]):
+            x = (feature[row, token].double() - mean) / scale
+            pre = [max(float(W_enc[m] @ (x - b_dec) + b_enc[m]), 0.0) for m in range(len(W_enc))]
+            kept = sorted(range(len(pre)), key=lambda m: (-pre[m], m))[: sae.k]
+            z = [pre[m] if m in kept else 0.0 for m in range(len(pre))]
+            change = [0.0] * len(pre)
+            for code, neurons in cultures.items():
+                for place, m in enumerate(neurons.indices.tolist()):
+                    usual = float(neurons.frequency[place].double() * neurons.mean_activation[place].double())
+                    woken = strength * usual if mode == "inject" and strength > 0 else 0.0
+                    change[m] += weights[code] * (strength * z[m] if z[m] > 0 else woken)
+            for m, by in enumerate(change):
+                result[row, token] += scale * max(by, -z[m]) * W_dec[m]
+    return result
+
+
+@pytest.fixture
+def cultures(neurons) -> dict[str, CultureNeurons]:
+    other = neurons._replace(indices=torch.tensor([17, 2, 9, 41, 31, 50]), frequency=torch.rand(6))
+    return {"ja": neurons, "it": other}
+
+
+@pytest.mark.parametrize("mode", ["inject", "scale"])
+@pytest.mark.parametrize("strength", [-1.0, 0.4, 3.0])
+@pytest.mark.parametrize("weights", [{"ja": 1.0, "it": 1.0}, {"ja": 0.3, "it": 2.0}, {"ja": 1.0, "it": 0.0}])
+def test_several_cultures_equal_the_equations_in_float64(sae, cultures, feature, mode, strength, weights):
+    amplifier = Amplifier(sae, cultures, strength, mode, weights)
+    expected = literal(sae, cultures, weights, feature, strength, mode)
+    found = amplifier(feature, everywhere(feature))
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+    assert (found - feature).abs().max() > 0.1
+    assert amplifier.touched.neurons_offered == 10, "two of the twelve neurons are of both cultures"
+
+
+@pytest.mark.parametrize("mode", ["inject", "scale"])
+@pytest.mark.parametrize("strength", [-1.0, 6.0])
+def test_one_culture_equals_the_equations_in_float64(sae, neurons, feature, mode, strength):
+    expected = literal(sae, {"": neurons}, {"": 1.0}, feature, strength, mode)
+    found = Amplifier(sae, neurons, strength, mode)(feature, everywhere(feature))
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_weight_left_out_is_one_and_a_weight_of_zero_leaves_a_culture_out(sae, cultures, neurons, feature):
+    mask = everywhere(feature)
+    both = Amplifier(sae, cultures, 2.0)(feature, mask)
+    assert torch.equal(both, Amplifier(sae, cultures, 2.0, weights={"it": 1.0})(feature, mask))
+    alone = Amplifier(sae, cultures, 2.0, weights={"it": 0.0})(feature, mask)
+    torch.testing.assert_close(alone, Amplifier(sae, neurons, 2.0)(feature, mask), atol=1e-6, rtol=1e-6)
+    assert not torch.equal(alone, both)
+
+
+def test_masking_two_cultures_takes_a_shared_neuron_out_once(sae, cultures, feature):
+    masked = Amplifier(sae, cultures, -1.0)(feature, everywhere(feature))
+    indices = torch.cat([neurons.indices for neurons in cultures.values()]).unique()
+    z = sae.encode(feature)[..., indices]
+    torch.testing.assert_close(feature - masked, sae.scale * (z @ sae.W_dec[indices]), atol=1e-5, rtol=1e-5)
+
+
+def test_cultures_in_a_chain_are_not_quite_cultures_in_one_pass(sae, cultures, feature):
+    mask = everywhere(feature)
+    first, second = (Amplifier(sae, neurons, 1.0) for neurons in cultures.values())
+    chain, together = second(first(feature, mask), mask), Amplifier(sae, cultures, 1.0)(feature, mask)
+    assert not torch.allclose(chain, together, atol=1e-3)
+    moved, apart = (together - feature).flatten(), (chain - feature).flatten()
+    assert torch.cosine_similarity(moved, apart, dim=0) > 0.5
+
+
+def test_unusable_weights_are_refused(sae, cultures):
+    for weights in ({"it": -0.5}, {"it": float("nan")}, {"it": 7.0}):
+        with pytest.raises(ValueError, match="the weight of 'it'"):
+            Amplifier(sae, cultures, 2.0, weights=weights)
+    with pytest.raises(ValueError, match="without neurons: th"):
+        Amplifier(sae, cultures, 2.0, weights={"th": 1.0})
+    with pytest.raises(ValueError, match="at least one"):
+        Amplifier(sae, {}, 2.0)
+
+
+def test_nothing_to_change_gives_the_very_input(sae, neurons, feature):
+    amplifier = Amplifier(sae, neurons, 3.0)
+    assert amplifier(feature, torch.zeros(3, 7, dtype=torch.bool)) is feature
+    assert amplifier.touched == (0, 6, 0, 0)
+    silent = (sae.encode(feature)[..., neurons.indices] == 0).all(dim=-1)
+    assert Amplifier(sae, neurons, 3.0, "scale")(feature, silent) is feature
+
+
+def test_on_a_device_a_mask_over_all_tokens_gives_the_same(sae, neurons, feature, monkeypatch):
+    """A mask that is on a device is used as it is, since finding its tokens would mean waiting."""
+    mask = torch.zeros(3, 7, dtype=torch.bool)
+    mask[0, 2:5] = mask[2, 6] = True
+    expected = Amplifier(sae, neurons, 4.0)
+    by_rows = expected(feature, mask)
+    masked = Amplifier(sae, neurons, 4.0)
+    monkeypatch.setattr("culture_core.amplifier._rows", lambda mask, _: (None, mask.flatten()))
+    by_mask = masked(feature, mask)
+    torch.testing.assert_close(by_mask, by_rows, atol=1e-6, rtol=1e-6)
+    assert torch.equal(by_mask[~mask], feature[~mask])
+    assert masked.touched == expected.touched
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_is_never_waited_for(sae, neurons, feature):
+    amplifier = Amplifier(sae.cuda(), neurons, 4.0)
+    mask, there = everywhere(feature), feature.cuda()
+    expected = amplifier(there, mask)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for on in (mask, mask.cuda()):
+            found = amplifier(there, on)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
