@@ -60,12 +60,12 @@ class LayerProbe(NamedTuple):
     """Pairs behind the curves."""
     skipped: tuple[str, ...]
     """Ids of pairs whose modifier or noun shares all of its tokens with other text."""
-    criterion: str
+    criterion: str = AUTO
     """What chose the layer, one of `CRITERIA`."""
-    layer_attention: int | None
+    layer_attention: int | None = None
     """The peak of the prominence among the layers where its interval excludes zero; None where there is
     none."""
-    layer_causal: int | None
+    layer_causal: int | None = None
     """The peak of the causal curve; None where patching was left out."""
 
 
