@@ -51,16 +51,16 @@ FAMILIES = {
     "xlm-roberta": _BERT._replace(name="xlm-roberta", length=77),
     "clip_text_model": _CLIP,
     "t5": _T5,
-    "mt5": _T5._replace(name="mt5"),
-    "umt5": _T5._replace(name="umt5"),
+    "mt5": _T5,
+    "umt5": _T5,
     "llama": _LLAMA,
-    "mistral": _LLAMA._replace(name="mistral"),
+    "mistral": _LLAMA,
     "qwen2": _QWEN._replace(name="qwen2"),
     "qwen3": _QWEN._replace(name="qwen3"),
     "gemma2": _GEMMA._replace(name="gemma2"),
     "gemma3_text": _GEMMA._replace(name="gemma3"),
 }
-"""By `model_type` of the configuration."""
+"""By `model_type` of the configuration. Models that ComfyUI runs with the same code have one name."""
 SUPPORTED = (
     "BertModel, XLMRobertaModel, CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel, "
     "MT5EncoderModel, UMT5EncoderModel, LlamaModel, MistralModel, Qwen2Model, Qwen3Model, Gemma2Model or "

@@ -9,6 +9,7 @@ FAMILIES = (
     "clip_projection", "t5", "mt5", "umt5", "llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3"
 )  # fmt: skip
 CAUSAL = ("clip_projection", "llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3")
+NAMES = {"clip_projection": "clip", "mt5": "t5", "umt5": "t5", "mistral": "llama"}
 PROMPTS = ["a red house in the style of a thai chair", "old chair", "the thai house"]
 LAYERS = 3
 
@@ -221,7 +222,7 @@ def test_a_fingerprint_tells_other_weights_apart(family_encoder, family):
     encoder = family_encoder(family)
     fingerprint = encoder.fingerprint()
     assert fingerprint == family_encoder(family).fingerprint()
-    assert fingerprint["family"] == ("clip" if "clip" in family else family) and fingerprint["layers"] == 3
+    assert fingerprint["family"] == NAMES.get(family, family) and fingerprint["layers"] == 3
     encoder.attention_output_module(1).weight.data.mul_(1.01)
     assert encoder.fingerprint()["weights"] != fingerprint["weights"]
 
