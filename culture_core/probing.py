@@ -24,7 +24,7 @@ CONTEXT, NONE = "context", "none"
 REFERENCES = (CONTEXT, NONE)
 _TOKENISE = 256
 """Prompts at a time where only their lengths matter."""
-_ORDINARY = 24
+_ORDINARY = 16
 """Tokens of a prompt of ordinary length."""
 
 Progress = Callable[[int, int], None]
