@@ -108,9 +108,10 @@ def probe_layers(
     Raises:
         ValueError: for no usable pair, or an unknown direction, reference or criterion.
     """
-    return probe_by_language(
+    summary, _ = _probe(
         encoder, pairs, direction, reference, batch_size, bootstrap, seed, progress, criterion, patching
-    ).overall
+    )
+    return summary(None)
 
 
 def probe_by_language(
@@ -126,31 +127,49 @@ def probe_by_language(
     patching: bool = True,
 ) -> LanguageProbes:
     """As `probe_layers`, with a probe of each language beside that of all pairs."""
+    summary, languages = _probe(
+        encoder, pairs, direction, reference, batch_size, bootstrap, seed, progress, criterion, patching
+    )
+    return LanguageProbes(summary(None), {language: summary(language) for language in languages})
+
+
+def _probe(
+    encoder: TextEncoder,
+    pairs: Sequence[PromptPair],
+    direction: str | None,
+    reference: str,
+    batch_size: int,
+    bootstrap: int,
+    seed: int,
+    progress: Progress | None,
+    criterion: str,
+    patching: bool,
+) -> tuple[Callable[[str | None], LayerProbe], list[str]]:
+    """Go through the pairs once.
+
+    Returns:
+        What sums up the pairs of a language, or of all for None; and the languages that it can do that for.
+    """
     direction = direction or (VISIBLE if encoder.info.causal else MODIFIER_TO_NOUN)
     _check(pairs, direction, reference, batch_size, bootstrap, criterion, patching)
     curves = _measure(encoder, pairs, direction, reference, batch_size, patching, progress)
-    skipped = [pair for index, pair in enumerate(pairs) if index not in curves]
     if not curves:
         raise ValueError("no prompt pair could be used: in each, modifier and noun share all their tokens")
-    if skipped:
+    if len(curves) < len(pairs):
         logger.warning(
-            "%d of %d prompt pairs were skipped, modifier and noun share tokens", len(skipped), len(pairs)
-        )
+            "%d of %d prompt pairs were skipped, modifier and noun share tokens",
+            len(pairs) - len(curves), len(pairs),
+        )  # fmt: skip
 
-    def summary(indices: list[int], left_out: list[PromptPair]) -> LayerProbe:
-        parts = (torch.stack(part) for part in zip(*(curves[index] for index in indices), strict=True))
+    def summary(language: str | None) -> LayerProbe:
+        chosen = [index for index, pair in enumerate(pairs) if language in (None, pair.language)]
+        parts = zip(*(curves[index] for index in chosen if index in curves), strict=True)
+        skipped = tuple(pairs[index].id for index in chosen if index not in curves)
         return _summary(
-            *parts, direction, reference, bootstrap, seed, tuple(pair.id for pair in left_out), criterion
+            *map(torch.stack, map(list, parts)), direction, reference, bootstrap, seed, skipped, criterion
         )
 
-    rows: dict[str, list[int]] = {}
-    for index in sorted(curves):
-        rows.setdefault(pairs[index].language, []).append(index)
-    languages = {
-        language: summary(rows[language], [pair for pair in skipped if pair.language == language])
-        for language in sorted(rows)
-    }
-    return LanguageProbes(summary(sorted(curves), skipped), languages)
+    return summary, sorted({pairs[index].language for index in curves})
 
 
 def _measure(
@@ -236,13 +255,17 @@ class _Block(NamedTuple):
             # The mask makes a hidden token's weight exactly zero, a visible one's is positive.
             visible = (forward > 0).float() + (backward > 0).float()
             values, counted = (forward + backward) / visible.clamp(min=1), real & (visible > 0)
-        return (values * counted).sum(dim=(1, 2)) / counted.sum(dim=(1, 2)).clamp(min=1)
+        values = torch.where(counted, values, 0.0)
+        return values.sum(dim=(1, 2)) / counted.sum(dim=(1, 2)).clamp(min=1)
 
 
 def _padded(lists: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Lists as one tensor [B, N], N at least 1, and which of its entries are real."""
+    """Lists as one tensor [B, N], N at least 1, and which of its entries are real.
+
+    The others repeat the first: at the positions of padding, an encoder may compute NaN.
+    """
     width = max(1, *map(len, lists))
-    values = torch.tensor([[*entries, *[0] * (width - len(entries))] for entries in lists])
+    values = torch.tensor([[*entries, *(entries[:1] or [0]) * (width - len(entries))] for entries in lists])
     return values, torch.tensor([[place < len(entries) for place in range(width)] for entries in lists])
 
 

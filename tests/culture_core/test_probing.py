@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from culture_core.encoders import ATTENTION_OUTPUT
+from culture_core.encoders import ATTENTION_OUTPUT, HIDDEN_STATE
 from culture_core.miniature.captions import prompt_pairs
 from culture_core.probing import probe_by_language, probe_layers
 
@@ -253,3 +253,19 @@ def test_work_can_be_stopped_within_a_batch(bert, pairs):
     assert len(seen) == 2 * (2 + bert.info.layers + 1)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert seen[-1] == (12, 12) and {total for _, total in seen} == {12}
+
+
+def test_what_an_encoder_computes_at_padding_does_not_matter(bert, pairs):
+    """Some of ComfyUI's encoders pad on the left and give NaN there."""
+    mixed = [pairs[0], replace(pairs[1], nouns_cultural=((0, 9),), modifiers=((13, 23),)), *pairs[2:]]
+    expected = probe_layers(bert, mixed, bootstrap=20)
+
+    def spoil(x):
+        return x.index_fill(1, torch.tensor(0), torch.nan) if spoiling else x
+
+    spoiling = False
+    with bert.patch(1, HIDDEN_STATE, spoil):
+        assert torch.equal(probe_layers(bert, mixed, bootstrap=20).causal, expected.causal)
+        spoiling = True
+        probe = probe_layers(bert, mixed, bootstrap=20)
+    assert torch.equal(probe.causal, expected.causal) and torch.equal(probe.delta_ca, expected.delta_ca)
