@@ -61,7 +61,9 @@ class HFTextEncoder(TextEncoder):
     def __init__(self, model: nn.Module, tokenizer: Callable, max_length: int | None = None) -> None:
         config = model.config
         family = FAMILIES.get(config.model_type)
-        if family is None or not _has_module(model, family.layers) or hasattr(model, "decoder"):
+        # CLIP's, but not in all versions of transformers.
+        self._trunk = getattr(model, "text_model", model)
+        if family is None or not _has_module(self._trunk, family.layers) or hasattr(model, "decoder"):
             raise ValueError(f"{type(model).__name__} is not supported: use {SUPPORTED}")
         if getattr(config, "position_embedding_type", "absolute") not in ("absolute", None):
             raise ValueError(f"{type(model).__name__} with relative positions is not supported")
@@ -154,13 +156,13 @@ class HFTextEncoder(TextEncoder):
         return Conditioning(hidden, pooled)
 
     def layer_modules(self) -> Sequence[nn.Module]:
-        return self.model.get_submodule(self._family.layers)
+        return self._trunk.get_submodule(self._family.layers)
 
     def attention_output_module(self, layer: int) -> nn.Module:
         return self.layer_modules()[layer].get_submodule(self._family.output)
 
     def embedding_weight(self) -> Tensor:
-        return self.model.get_submodule(self._family.embedding).weight
+        return self._trunk.get_submodule(self._family.embedding).weight
 
     def watch_attention(self, layer: int, receive: Callable[[Tensor], None]) -> list[Handle]:
         """See `TextEncoder.watch_attention`."""
@@ -243,9 +245,11 @@ class HFTextEncoder(TextEncoder):
         """What is added to the scores, or, if boolean, which are kept: [B or 1, H or 1, S or 1, S] each."""
         biases = []
         if hasattr(module, "compute_bias"):
-            if given.get("position_bias") is not None:
-                return [given["position_bias"]]  # The mask is in it.
-            biases.append(module.compute_bias(length, length, device=device))
+            # The mask may be in it already; hidden twice is hidden.
+            given_bias = given.get("position_bias")
+            biases.append(
+                module.compute_bias(length, length, device=device) if given_bias is None else given_bias
+            )
         names = ("attention_mask", "causal_attention_mask", "mask")
         masks = [given[name] for name in names if given.get(name) is not None]
         for mask in masks:

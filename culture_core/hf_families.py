@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 
 class Family(NamedTuple):
-    """What is particular to a family; paths from the model (layers, embedding) or from the layer."""
+    """What is particular to a family; paths from the model's trunk (layers, embedding), the
+    layer (attention, output) or the attention (query, key)."""
 
     name: str
     layers: str
@@ -32,8 +33,8 @@ _BERT = Family(
     "embeddings.word_embeddings", False, 32, ("cls_token", "bos_token"), ("sep_token", "eos_token"),
 )  # fmt: skip
 _CLIP = Family(
-    "clip", "text_model.encoder.layers", "self_attn", "self_attn.out_proj", "q_proj", "k_proj",
-    "text_model.embeddings.token_embedding", True, 77, _BERT.begin, _BERT.end, masked=False,
+    "clip", "encoder.layers", "self_attn", "self_attn.out_proj", "q_proj", "k_proj",
+    "embeddings.token_embedding", True, 77, _BERT.begin, _BERT.end, masked=False,
 )  # fmt: skip
 _T5 = Family(
     "t5", "encoder.block", "layer.0.SelfAttention", "layer.0.SelfAttention.o", "q", "k", "shared", False,

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import Gemma2Model, LlamaForCausalLM, T5Model
 
 from culture_core.encoders import ATTENTION_OUTPUT, ATTENTION_WEIGHTS, FEATURES, HIDDEN_STATE, HFTextEncoder
 
@@ -44,6 +45,8 @@ def test_captured_attention_equals_output_attentions(family_encoder, family):
     [(f, i) for f in FAMILIES for i in ("eager", "sdpa") if i == "eager" or not f.endswith("t5")],
 )
 def test_weights_times_values_is_what_the_block_computes(family_encoder, family, implementation):
+    if family == "gemma2" and implementation == "sdpa" and not Gemma2Model._supports_sdpa:
+        pytest.skip("this version of transformers refuses it, since torch's attention has no cap")
     encoder = family_encoder(family, implementation)
     tokens = encoder.tokenize(PROMPTS)
     attention = encoder.layer_modules()[0].get_submodule(encoder._family.attention)
@@ -237,8 +240,6 @@ def test_a_prompt_that_is_too_long_is_refused(family_encoder):
 
 
 def test_models_with_a_head_or_a_decoder_are_refused(family_encoder):
-    from transformers import LlamaForCausalLM, T5Model
-
     for kind, family in ((LlamaForCausalLM, "llama"), (T5Model, "t5")):
         encoder = family_encoder(family)
         with pytest.raises(ValueError, match=f"{kind.__name__} is not supported"):
