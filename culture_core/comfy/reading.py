@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..encoders import ATTENTION_OUTPUT, Conditioning, EncoderInfo, Handle, TextEncoder, Tokens
 from ..pairs import Span
 from ..selection import SpecialTokens, attended_positions
+from ..text_encoder import select_queries
 from .loading import TextEncoderError
 from .places import encoders_of, family_of, find_places
 from .prompts import PromptTracer
@@ -117,7 +118,7 @@ class ComfyTextEncoder(TextEncoder):
         part is left in.
         """
         prompts, length = tokens.ids.shape
-        chunk = self.tokenizer.max_length if self.tokenizer.pad_to_max_length else length
+        chunk = min(length, self.tokenizer.max_length) if self.tokenizer.pad_to_max_length else length
         own = self._own_lengths(tokens, chunk)
         self.clip.load_model()
         self.model.reset_clip_options()
@@ -134,6 +135,14 @@ class ComfyTextEncoder(TextEncoder):
         return Conditioning(
             hidden, None if pooled is None else pooled.reshape(prompts, -1, pooled.shape[-1])[:, 0]
         )
+
+    def without_padding(self, tokens: Tokens) -> Tokens:
+        """See `TextEncoder.without_padding`: where padding is masked, or comes after all that see it."""
+        attended = tokens.attention_mask
+        blind = self.model.enable_attention_masks or self.info.causal
+        if not blind or tokens.ids.shape[1] > self.tokenizer.max_length or not bool(attended[:, 0].all()):
+            return tokens
+        return tokens.cut(int(attended.sum(dim=1).max()))
 
     @property
     def tokenizer(self) -> comfy.sd1_clip.SDTokenizer:
@@ -156,8 +165,17 @@ class ComfyTextEncoder(TextEncoder):
         return next(self.layer_modules()[layer].parameters())
 
     def watch_attention(self, layer: int, receive: Callable[[Tensor], None]) -> list[Handle]:
-        """See `TextEncoder.watch_attention`: the block's attention function is wrapped for the length of a
-        call."""
+        """See `TextEncoder.watch_attention`."""
+        return self._watch_attention(layer, None, receive)
+
+    def watch_queries(self, layer: int, queries: Tensor, receive: Callable[[Tensor], None]) -> list[Handle]:
+        """See `TextEncoder.watch_queries`."""
+        return self._watch_attention(layer, queries, receive)
+
+    def _watch_attention(
+        self, layer: int, queries: Tensor | None, receive: Callable[[Tensor], None]
+    ) -> list[Handle]:
+        """Wrap the block's attention function for the length of a call."""
         module = self.model.get_submodule(self.places.attention(layer))
         signature = inspect.signature(module.forward)
 
@@ -168,7 +186,10 @@ class ComfyTextEncoder(TextEncoder):
             def watched(
                 q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, **options: object
             ) -> Tensor:
-                receive(attention_weights(q, k, heads, mask, bool(options.get("skip_reshape", False))))
+                split = bool(options.get("skip_reshape", False))
+                rows, length = len(q), q.shape[2 if split else 1]
+                wanted = None if queries is None else self._row_queries(queries, rows, length)
+                receive(attention_weights(q, k, heads, mask, split, wanted))
                 return attend(q, k, v, heads, mask, **options)
 
             bound.arguments["optimized_attention"] = watched
@@ -208,19 +229,26 @@ class ComfyTextEncoder(TextEncoder):
             model.enable_attention_masks = False
 
 
-def attention_weights(q: Tensor, k: Tensor, heads: int, mask: Tensor | None, split: bool) -> Tensor:
+def attention_weights(
+    q: Tensor, k: Tensor, heads: int, mask: Tensor | None, split: bool, queries: Tensor | None = None
+) -> Tensor:
     """softmax(q kᵀ / √d + mask) in float32: [B, H, S, S].
 
     `q` and `k` are [B, S, H · d], or [B, H, S, d] where `split`; a group of query heads may share a key head.
+    With `queries` [B, Q], positions, only their rows: [B, H, Q, S].
     """
     if not split:
         q, k = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))
     if k.shape[1] != q.shape[1]:
         k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+    if mask is not None:
+        mask = mask.reshape(-1, *mask.shape[-3:] if mask.ndim == 4 else (1, *mask.shape[-2:]))
+    if queries is not None:
+        q = select_queries(q, queries)
+        mask = None if mask is None else select_queries(mask, queries)
     scores = q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5
     if mask is None:
         return scores.softmax(dim=-1)
-    mask = mask.unsqueeze(1) if mask.ndim == 3 else mask
     if mask.dtype == torch.bool:
         mask = torch.zeros_like(scores).masked_fill(~mask, -torch.finfo(scores.dtype).max)
     return (scores + mask).softmax(dim=-1)

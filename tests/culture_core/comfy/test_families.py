@@ -34,6 +34,8 @@ from culture_core.selection import TokenSelection
 PROMPT = "a Japanese style house, old bridge"
 PROMPTS = [PROMPT, "a house", "ein Haus im deutschen Stil mit Garten", "日本風の急須"]
 CONTENT = TokenSelection()
+FULL = ("qwen25_7b", "qwen25_3b", "qwen3_4b", "gemma2_2b", "gemma3_4b", "mistral3_24b", "llama")
+"""Encoders whose longest prompt has no padding anyway."""
 
 
 def encode(clip: object, key: str, text: str) -> Tensor:
@@ -102,6 +104,31 @@ def _spy(encoder: ComfyTextEncoder, layer: int, seen: dict) -> object:
         return (*arguments[:-1], noted), keywords
 
     return module.register_forward_pre_hook(intercept, with_kwargs=True)
+
+
+def test_attention_of_a_few_queries_is_that_part_of_the_whole(place: object) -> None:
+    encoder = ComfyTextEncoder(place.clip, place.key)
+    tokens = encoder.tokenize(PROMPTS[:2])
+    queries = torch.stack([mask.nonzero().flatten()[:2] for mask in tokens.content_mask])
+    found: dict[int, Tensor] = {}
+    with torch.inference_mode(), encoder.capture(range(4), {ATTENTION_WEIGHTS}) as whole:
+        with encoder.watch_attention_of(range(4), queries, lambda at, _, w: found.__setitem__(at, w.clone())):
+            encoder.encode(tokens)
+    for layer in range(4):
+        for row in range(2):
+            expected = whole.attention_weights[layer][row][:, queries[row]]
+            torch.testing.assert_close(found[layer][row], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_padding_that_nothing_sees_can_be_left_out(place: object) -> None:
+    encoder = ComfyTextEncoder(place.clip, place.key)
+    tokens = encoder.tokenize(PROMPTS)
+    short = encoder.without_padding(tokens)
+    with torch.inference_mode():
+        whole, cut = encoder.encode(tokens).hidden, encoder.encode(short).hidden
+    seen = short.attention_mask
+    torch.testing.assert_close(cut[seen], whole[:, : cut.shape[1]][seen], atol=2e-5, rtol=1e-4)
+    assert short.ids.shape[1] < tokens.ids.shape[1] or place.key in ("t5xxl", *FULL)
 
 
 def test_a_causal_encoder_is_known_as_one(place: object) -> None:
