@@ -138,9 +138,15 @@ class ComfyTextEncoder(TextEncoder):
 
     def without_padding(self, tokens: Tokens) -> Tokens:
         """See `TextEncoder.without_padding`: where padding is masked, or comes after all that see it."""
-        attended = tokens.attention_mask
-        blind = self.model.enable_attention_masks or self.info.causal
-        if not blind or tokens.ids.shape[1] > self.tokenizer.max_length or not bool(attended[:, 0].all()):
+        attended, info = tokens.attention_mask, self.info
+        blind = self.model.enable_attention_masks or info.causal
+        # ComfyUI's CLIP takes nothing but whole chunks.
+        if (
+            not blind
+            or info.family == "clip"
+            or tokens.ids.shape[1] > self.tokenizer.max_length
+            or not bool(attended[:, 0].all())
+        ):
             return tokens
         return tokens.cut(int(attended.sum(dim=1).max()))
 
