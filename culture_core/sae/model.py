@@ -54,6 +54,24 @@ class TopKSAE(nn.Module):
         """Code z [.., M] of features x [.., d], float32."""
         return top_k(self.activations(self.normalise(x)), self.k)
 
+    def encode_at(self, x: Tensor, indices: Tensor) -> Tensor:
+        """Columns of the code, z[.., indices] as `encode` gives it, without making the code.
+
+        Args:
+            x: features [.., d].
+            indices: [K] latents.
+
+        Returns:
+            [.., K] float32.
+        """
+        activations = self.activations(self.normalise(x))
+        chosen = activations[..., indices]
+        threshold = _threshold(activations, self.k)
+        if activations.device.type != "cpu" or bool(((chosen == threshold) & (chosen > 0)).any()):
+            # Among equals the index decides, which takes all activations. (A device is not waited for.)
+            return chosen * top_k_mask(activations, self.k)[..., indices]
+        return chosen * (chosen > threshold)
+
     def decode(self, z: Tensor) -> Tensor:
         """Features [.., d] of a code z [.., M]."""
         return (z @ self.W_dec + self.b_dec) * self.scale + self.mean
@@ -78,15 +96,19 @@ def top_k(activations: Tensor, k: int) -> Tensor:
 def top_k_mask(activations: Tensor, k: int) -> Tensor:
     """Where the k largest positive activations [.., M] are, bool."""
     values = activations.detach()
-    threshold = values.topk(k, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
+    threshold = _threshold(values, k)
     chosen = (values >= threshold) & (values > 0)
-    crowded = chosen.sum(dim=-1) > k
-    if crowded.any():
-        above = values[crowded] > threshold[crowded]
-        tied = chosen[crowded] & ~above
-        room = k - above.sum(dim=-1, keepdim=True)
-        chosen[crowded] = above | (tied & (tied.cumsum(dim=-1) <= room))
-    return chosen
+    if values.device.type == "cpu" and not bool((chosen.sum(dim=-1) > k).any()):
+        return chosen
+    # Among equals the first are chosen. A device does this always: asking it would mean waiting for it.
+    above = values > threshold
+    tied = chosen & ~above
+    return above | (tied & (tied.cumsum(dim=-1) <= k - above.sum(dim=-1, keepdim=True)))
+
+
+def _threshold(activations: Tensor, k: int) -> Tensor:
+    """The k-th largest of activations [.., M], as [.., 1]."""
+    return activations.detach().topk(k, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
 
 
 def fraction_unexplained(sae: TopKSAE, features: Tensor) -> float:
