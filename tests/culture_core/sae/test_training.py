@@ -11,7 +11,6 @@ from culture_core.sae import (
     top_k,
     train_sae,
 )
-from culture_core.sae.training import _Trainer
 
 FAST = {"n_latents": 64, "k": 4, "batch_size": 32, "learning_rate": 2e-3, "seed": 5}
 
@@ -183,17 +182,6 @@ def test_training_works_under_inference_mode():
         sae, report = train_sae(sparse_data().clone(), SAEConfig(**FAST, steps=30))
     assert report.losses[-1] < report.losses[0]
     assert not sae.W_enc.is_inference()
-
-
-def test_auxk_reaches_the_dead_latents_alone():
-    trainer = _Trainer(sparse_data(), SAEConfig(**FAST, auxk=8), None)
-    sae, rows = trainer.sae, trainer.train[:32]
-    dead = torch.zeros(64, dtype=torch.bool)
-    dead[40:] = True
-    x = sae.normalise(rows)
-    trainer._revival_loss(sae.activations(x), dead, (x - sae.encode(rows) @ sae.W_dec).detach()).backward()
-    for gradient in (sae.W_enc.grad, sae.W_dec.grad):
-        assert (gradient[dead] != 0).any() and not gradient[~dead].any()
 
 
 def test_groups_are_held_out_as_a_whole():
