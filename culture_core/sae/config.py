@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 PRECISIONS = ("float32", "bfloat16", "float16")
+REVIVALS = ("restart", "auxk", "none")
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,16 @@ class SAEConfig:
     steps: int = 2000
     batch_size: int = 256
     """Vectors a step."""
+    revival: str = "restart"
+    """What is done for dead latents: `restart` lets them begin anew at the vectors that are explained worst,
+    `auxk` adds a loss for them, `none` leaves them."""
     auxk_weight: float = 1 / 32
-    """Weight of the loss that revives dead latents; 0 turns it off."""
+    """Weight of AuxK's loss, where that is the revival."""
     auxk: int | None = None
-    """Dead latents that take part in it at once; None: half of the feature's width."""
+    """Dead latents that take part in AuxK at once; None: half of the feature's width."""
     dead_after: int | None = None
-    """Vectors without firing after which a latent counts as dead; None: a tenth of all that the run sees."""
+    """Vectors without firing after which a latent counts as dead; None: a tenth of all that the run sees, or
+    an epoch where that is less."""
     holdout: float = 0.1
     """Share of the vectors (or groups) kept from training to measure the held-out FVU; 0: none."""
     encoder_scale: float | None = None
@@ -51,6 +56,7 @@ class SAEConfig:
             "learning_rate": 0 < self.learning_rate < math.inf,
             "steps": self.steps >= 1,
             "batch_size": self.batch_size >= 1,
+            "revival": self.revival in REVIVALS,
             "auxk_weight": 0 <= self.auxk_weight < math.inf,
             "auxk": self.auxk is None or self.auxk >= 1,
             "dead_after": self.dead_after is None or self.dead_after >= 1,
@@ -64,14 +70,15 @@ class SAEConfig:
         wrong = [f"{name}={getattr(self, name)}" for name, good in checks.items() if not good]
         if wrong:
             raise ValueError(
-                f"SAEConfig: {', '.join(wrong)} is out of range (k must lie within 1 … n_latents, precision "
-                f"be one of {', '.join(PRECISIONS)}, window at least batch_size)"
+                f"SAEConfig: {', '.join(wrong)} is out of range (k must lie within 1 … n_latents, revival "
+                f"be one of {', '.join(REVIVALS)}, precision one of {', '.join(PRECISIONS)}, window at least "
+                "batch_size)"
             )
 
 
 PAPER_PRESETS = {
-    "auxk": SAEConfig(k=32, auxk_weight=1 / 32),
-    "sparsity": SAEConfig(k=128, auxk_weight=0.0),
+    "auxk": SAEConfig(k=32, revival="auxk", auxk_weight=1 / 32),
+    "sparsity": SAEConfig(k=128, revival="none"),
 }
 """The two readings of the paper's "sparsity coefficient 1/32" (C.5): the AuxK weight, or k / M."""
 
@@ -107,7 +114,7 @@ def advise(vectors: int, width: int, config: SAEConfig) -> list[str]:
         found.append(
             f"k = {config.k} is no sparse code of features that are {width} wide: take {max(1, width // 8)}"
         )
-    if config.auxk_weight and config.dead_after is not None and config.dead_after >= seen:
+    if config.revival != "none" and config.dead_after is not None and config.dead_after >= seen:
         found.append(
             f"dead_after = {config.dead_after} is more than the {seen} vectors of the run: nothing is revived"
         )

@@ -24,7 +24,7 @@ from .config import SAEConfig, advise
 from .measures import CHUNK, Sums, measure
 from .model import ENCODER_SCALE, TopKSAE
 from .sources import Batches, FeatureStore, MatrixVectors, Vectors, in_parts
-from .steps import Revival, gradients
+from .steps import AuxK, gradients, restart
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -33,6 +33,10 @@ logger = logging.getLogger(__name__)
 
 DENSE_SHARE = 0.5
 """A latent that fires on more of the vectors than this is called dense."""
+RESTART_EVERY = 10
+"""Steps between restarts of dead latents."""
+RESTART_UNTIL = 0.9
+"""Share of the run after which none is restarted: it could not learn any more."""
 
 
 class SAEReport(NamedTuple):
@@ -115,6 +119,10 @@ class _Processes:
     def sum(self, tensor: Tensor) -> Tensor:
         return tensor if self.count == 1 else self._accelerator.reduce(tensor, "sum")
 
+    def from_main(self, tensor: Tensor) -> Tensor:
+        """What the main process has; so that no rounding makes the processes' SAEs differ."""
+        return self.sum(tensor if self.main else torch.zeros_like(tensor))
+
     def wait(self) -> None:
         if self.count > 1:
             self._accelerator.wait_for_everyone()
@@ -135,7 +143,8 @@ class _Trainer:
             raise ValueError(f"a batch of {self.batch} has no vector for each of {processes.count} processes")
         self.batches = Batches(vectors, self.train_rows, self.batch, config.window, config.seed)
         self.precision = getattr(torch, config.precision)
-        self.dead_after = config.dead_after or max(1, config.steps * self.batch // 10)
+        seen = config.steps * self.batch
+        self.dead_after = config.dead_after or max(1, min(len(self.train_rows), seen // 10))
         self.sae = TopKSAE(vectors.width, config.n_latents, config.k, config.seed).to(device)
         self.parameters = dict(self.sae.named_parameters())
         self.optimiser = torch.optim.AdamW(
@@ -173,6 +182,8 @@ class _Trainer:
         sae.mean.copy_(shift.cpu() + mean)
         sae.scale.fill_(spread if spread > 0 else 1.0)
         sae.W_enc.copy_(sae.W_dec * (config.encoder_scale or self._matching_scale()))
+        for tensor in sae.state_dict().values():
+            tensor.copy_(self.processes.from_main(tensor))
 
     def report(self, advice: list[str]) -> SAEReport:
         train = self._measure(self.train_rows)
@@ -220,10 +231,9 @@ class _Trainer:
 
     def _step(self) -> float:
         sae = self.sae
-        rows = self.processes.part(self.batches(len(self.losses))).to(self.device)
-        found = gradients(
-            sae, sae.normalise(rows), self._revival(), self.precision, self.batch, self.processes.sum
-        )
+        batch = self.batches(len(self.losses))
+        x = sae.normalise(self.processes.part(batch).to(self.device))
+        found = gradients(sae, x, self._auxk(), self.precision, self.batch, self.processes.sum)
         if not math.isfinite(found.loss):
             raise ValueError(
                 f"the loss of step {len(self.losses) + 1} is {found.loss}: lower the learning rate "
@@ -235,14 +245,38 @@ class _Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         sae.W_dec /= sae.W_dec.norm(dim=1, keepdim=True).clamp(min=1e-12)
         self.silent = torch.where(found.active > 0, 0, self.silent + self.batch)
+        done = len(self.losses) + 1
+        if self.config.revival == "restart" and done % RESTART_EVERY == 0:
+            if done <= RESTART_UNTIL * self.config.steps:
+                self._restart(batch)
         return found.loss
 
-    def _revival(self) -> Revival | None:
+    def _auxk(self) -> AuxK | None:
+        if self.config.revival != "auxk":
+            return None
         dead = self.silent > self.dead_after
-        if not self.config.auxk_weight or not bool(dead.any()):
+        if not bool(dead.any()):
             return None
         wanted = self.config.auxk or max(1, self.sae.d_in // 2)
-        return Revival(dead, min(wanted, self.sae.n_latents), self.config.auxk_weight)
+        return AuxK(dead, min(wanted, self.sae.n_latents), self.config.auxk_weight)
+
+    def _restart(self, batch: Tensor) -> None:
+        """Let dead latents begin anew at the vectors of a batch that are explained worst."""
+        dead = (self.silent > self.dead_after).nonzero().squeeze(1)[: len(batch)]
+        if len(dead) == 0:
+            return
+        sae = self.sae
+        found = restart(sae, sae.normalise(batch.to(self.device)), len(dead))
+        directions, gains = (self.processes.from_main(tensor) for tensor in found)
+        sae.W_dec[dead] = directions
+        sae.W_enc[dead] = directions * gains[:, None]
+        sae.b_enc[dead] = 0
+        for parameter in (sae.W_enc, sae.b_enc, sae.W_dec):
+            state = self.optimiser.state[parameter]
+            # Their own second moments are those of no gradient: the first steps would be far too large.
+            state["exp_avg"][dead] = 0
+            state["exp_avg_sq"][dead] = state["exp_avg_sq"].mean(dim=0)
+        self.silent[dead] = 0
 
     def _measure(self, rows: Tensor) -> Sums:
         """Sums over vectors, each process going through its part."""

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from culture_core.sae import SAEConfig, TopKSAE, train_sae
-from culture_core.sae.steps import Revival, gradients
+from culture_core.sae.steps import AuxK, gradients, restart
 
 WIDTH, LATENTS, K = 6, 24, 4
 
@@ -37,9 +37,10 @@ def literal_loss(sae: TopKSAE, x: Tensor, dead: Tensor | None, count: int, weigh
     error = x - (literal_code(activations, sae.k) @ sae.W_dec + sae.b_dec)
     loss = error.square().sum() / x.numel()
     if dead is not None:
-        target = error.detach()
+        inputs = (x - sae.b_dec).detach().square().sum()
+        target = error.detach() * (inputs / error.detach().square().sum()).sqrt()
         rebuilt = literal_code(activations * dead, count) @ sae.W_dec
-        loss = loss + weight * (target - rebuilt).square().sum() / target.square().sum()
+        loss = loss + weight * (target - rebuilt).square().sum() / inputs
     return loss
 
 
@@ -53,7 +54,7 @@ def test_gradients_equal_those_of_autograd_in_float64(revived):
     dead = torch.arange(LATENTS) % 3 == 1
     loss = literal_loss(sae, x, dead if revived else None, 3, 0.7)
     loss.backward()
-    found = gradients(sae, x, Revival(dead, 3, 0.7) if revived else None)
+    found = gradients(sae, x, AuxK(dead, 3, 0.7) if revived else None)
     assert abs(found.loss - loss.item()) < 1e-12
     expected = {name: parameter.grad for name, parameter in sae.named_parameters()}
     expected["W_dec"] = along_rows_removed(expected["W_dec"], sae.W_dec.detach())
@@ -73,8 +74,8 @@ def test_active_counts_are_those_of_the_code():
 @pytest.mark.parametrize(("precision", "tolerance"), [(torch.bfloat16, 0.1), (torch.float16, 0.03)])
 def test_lower_precision_finds_nearly_the_same_gradients_in_float32(precision, tolerance, revived):
     sae, x = TopKSAE(32, 128, 100, seed=1), torch.randn(64, 32)
-    revival = Revival(torch.arange(128) % 2 == 0, 40, 0.7) if revived else None
-    exact, rough = gradients(sae, x, revival), gradients(sae, x, revival, precision)
+    auxk = AuxK(torch.arange(128) % 2 == 0, 40, 0.7) if revived else None
+    exact, rough = gradients(sae, x, auxk), gradients(sae, x, auxk, precision)
     assert abs(rough.loss / exact.loss - 1) < tolerance
     for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
         one, other = getattr(exact, name), getattr(rough, name)
@@ -82,12 +83,28 @@ def test_lower_precision_finds_nearly_the_same_gradients_in_float32(precision, t
         assert 0 < (one - other).norm() < tolerance * one.norm(), name
 
 
+def test_latents_restart_at_the_worst_explained_vectors_and_fire_there():
+    sae, x = uneven_sae(), torch.randn(40, WIDTH, dtype=torch.float64)
+    with torch.no_grad():
+        error = (x - sae(x)).norm(dim=1)
+    found = restart(sae, x, 3)
+    worst = error.sort(descending=True).indices[:3]
+    with torch.no_grad():
+        expected = (x - sae.b_dec)[worst]
+        torch.testing.assert_close(found.directions, expected / expected.norm(dim=1, keepdim=True))
+        dead = torch.tensor([20, 21, 22])
+        assert not (sae.encode(x)[worst][:, dead] > 0).any()
+        sae.W_enc[dead] = found.directions * found.gains[:, None]
+        sae.b_enc[dead] = 0
+        assert (sae.encode(x)[worst, dead] > 0).all()
+
+
 def test_the_loss_curve_equals_that_of_a_literal_float64_run():
     """Whole training: batches, AdamW by its definition, unit rows, dead latents counted and revived."""
     data = torch.randn(96, WIDTH) * torch.tensor([3.0, 2.0, 1.0, 0.5, 0.2, 0.1])
     config = SAEConfig(
         n_latents=LATENTS, k=K, steps=60, batch_size=16, learning_rate=5e-3, weight_decay=0.01, holdout=0.0,
-        dead_after=30, auxk=3, auxk_weight=0.5, seed=2,
+        revival="auxk", dead_after=30, auxk=3, auxk_weight=0.5, seed=2,
     )  # fmt: skip
     _, report = train_sae(data, config)
     sae = TopKSAE(WIDTH, LATENTS, K, seed=2).double()
