@@ -65,11 +65,11 @@ def add_packages(folder: Path) -> None:
     sys.modules["transformer_lens.HookedTransformer"] = models
 
 
-def ours(sizes: Sizes, data: Tensor, precision: str = "float32") -> Peer:
+def ours(sizes: Sizes, data: Tensor, **changes: object) -> Peer:
     """This repository's whole training step; the batch is handed to it instead of drawn by it."""
     config = SAEConfig(
         n_latents=sizes.latents, k=sizes.k, learning_rate=sizes.learning_rate, holdout=0.0, steps=10**6,
-        precision=precision,
+        **changes,
     )  # fmt: skip
     with torch.no_grad():
         vectors = MatrixVectors(data, None, torch.device("cpu"))
@@ -143,9 +143,14 @@ def sae_lens(sizes: Sizes, data: Tensor, sparse: bool = False) -> Peer:
     """SAELens' TopKTrainingSAE in its trainer's order."""
     saes = importlib.import_module("sae_lens.saes.topk_sae")
     base = importlib.import_module("sae_lens.saes.sae")
+    registry = importlib.import_module("sae_lens.registry")
+    if "topk" not in registry.SAE_CLASS_REGISTRY:  # what the package's `__init__` does
+        registry.register_sae_class("topk", saes.TopKSAE, saes.TopKSAEConfig)
+        registry.register_sae_training_class("topk", saes.TopKTrainingSAE, saes.TopKTrainingSAEConfig)
     config = saes.TopKTrainingSAEConfig(
-        d_in=sizes.width, d_sae=sizes.latents, k=sizes.k, use_sparse_activations=sparse
-    )
+        d_in=sizes.width, d_sae=sizes.latents, k=sizes.k, use_sparse_activations=sparse,
+        rescale_acts_by_decoder_norm=not sparse,  # its backward pass fails on sparse ones
+    )  # fmt: skip
     model = saes.TopKTrainingSAE(config)
     optimiser = torch.optim.Adam(model.parameters(), lr=sizes.learning_rate)
     silent = torch.zeros(sizes.latents)

@@ -90,8 +90,12 @@ Code = SparseCode | DenseCode
 
 
 def code_of(activations: Tensor, k: int, precision: torch.dtype | None = None) -> Code:
-    """The code of activations [n, M], in the form that suits their device and the precision of products."""
-    if activations.device.type == "cpu" and precision in (None, activations.dtype):
+    """The code of activations [n, M], in the form that suits their device.
+
+    Args:
+        precision: of dense products; sparse ones, a small part of a step on the CPU, keep that of the values.
+    """
+    if activations.device.type == "cpu":
         return SparseCode(activations, k)
     return DenseCode(activations, k, precision or activations.dtype)
 

@@ -24,13 +24,14 @@ class SAEConfig:
     steps: int = 2000
     batch_size: int = 256
     """Vectors a step."""
-    revival: str = "restart"
-    """What is done for dead latents: `restart` lets them begin anew at the vectors that are explained worst,
-    `auxk` adds a loss for them, `none` leaves them."""
+    revival: str = "auxk"
+    """What is done for dead latents: `auxk` adds a loss for them, `restart` lets them begin anew at the
+    vectors that are explained worst (it revives more, but the reconstruction may lose a little where there
+    are more latents than needed), `none` leaves them."""
     auxk_weight: float = 1 / 32
     """Weight of AuxK's loss, where that is the revival."""
     auxk: int | None = None
-    """Dead latents that take part in AuxK at once; None: half of the feature's width."""
+    """Dead latents that take part in AuxK at once; None: k."""
     dead_after: int | None = None
     """Vectors without firing after which a latent counts as dead; None: a tenth of all that the run sees, or
     an epoch where that is less."""
@@ -44,8 +45,9 @@ class SAEConfig:
     """Steps between checkpoints, where a path for them is given."""
     seed: int = 0
     precision: str = "float32"
-    """What matrices are multiplied in: `float32`, `bfloat16` or `float16`. Lower ones are for GPUs; weights
-    and sums stay float32."""
+    """What matrices are multiplied in: `float32`, `bfloat16` or `float16`; on a CPU the encoder's alone.
+    Weights and statistics stay float32. The lower ones choose other latents now and then (measured: 0.4 and
+    0.1 % of the top 128)."""
     window: int = 65536
     """Vectors of a feature store that are in memory at once; vectors are shuffled within it."""
 

@@ -257,8 +257,8 @@ class _Trainer:
         dead = self.silent > self.dead_after
         if not bool(dead.any()):
             return None
-        wanted = self.config.auxk or max(1, self.sae.d_in // 2)
-        return AuxK(dead, min(wanted, self.sae.n_latents), self.config.auxk_weight)
+        wanted = min(self.config.auxk or self.sae.k, self.sae.n_latents)
+        return AuxK(dead, wanted, self.config.auxk_weight)
 
     def _restart(self, batch: Tensor) -> None:
         """Let dead latents begin anew at the vectors of a batch that are explained worst."""

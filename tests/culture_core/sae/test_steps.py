@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from culture_core.sae import SAEConfig, TopKSAE, train_sae
+from culture_core.sae import SAEConfig, TopKSAE, steps, train_sae
+from culture_core.sae.codes import DenseCode
 from culture_core.sae.steps import AuxK, gradients, restart
 
 WIDTH, LATENTS, K = 6, 24, 4
@@ -49,12 +50,16 @@ def along_rows_removed(gradient: Tensor, rows: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("revived", [False, True])
-def test_gradients_equal_those_of_autograd_in_float64(revived):
+@pytest.mark.parametrize("dense", [False, True])
+def test_gradients_equal_those_of_autograd_in_float64(monkeypatch, dense, revived):
+    """By sparse products, and by the dense ones that other devices than the CPU take."""
+    if dense:
+        monkeypatch.setattr(steps, "code_of", DenseCode)
     sae, x = uneven_sae(), torch.randn(40, WIDTH, dtype=torch.float64)
     dead = torch.arange(LATENTS) % 3 == 1
     loss = literal_loss(sae, x, dead if revived else None, 3, 0.7)
     loss.backward()
-    found = gradients(sae, x, AuxK(dead, 3, 0.7) if revived else None)
+    found = gradients(sae, x, AuxK(dead, 3, 0.7) if revived else None, torch.float64)
     assert abs(found.loss - loss.item()) < 1e-12
     expected = {name: parameter.grad for name, parameter in sae.named_parameters()}
     expected["W_dec"] = along_rows_removed(expected["W_dec"], sae.W_dec.detach())
@@ -71,11 +76,16 @@ def test_active_counts_are_those_of_the_code():
 
 
 @pytest.mark.parametrize("revived", [False, True])
+@pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize(("precision", "tolerance"), [(torch.bfloat16, 0.1), (torch.float16, 0.03)])
-def test_lower_precision_finds_nearly_the_same_gradients_in_float32(precision, tolerance, revived):
+def test_lower_precision_finds_nearly_the_same_gradients_in_float32(
+    monkeypatch, precision, tolerance, dense, revived
+):
+    if dense:
+        monkeypatch.setattr(steps, "code_of", DenseCode)
     sae, x = TopKSAE(32, 128, 100, seed=1), torch.randn(64, 32)
     auxk = AuxK(torch.arange(128) % 2 == 0, 40, 0.7) if revived else None
-    exact, rough = gradients(sae, x, auxk), gradients(sae, x, auxk, precision)
+    exact, rough = gradients(sae, x, auxk, torch.float32), gradients(sae, x, auxk, precision)
     assert abs(rough.loss / exact.loss - 1) < tolerance
     for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
         one, other = getattr(exact, name), getattr(rough, name)
