@@ -38,8 +38,8 @@ class SAEConfig:
     holdout: float = 0.1
     """Share of the vectors (or groups) kept from training to measure the held-out FVU; 0: none."""
     encoder_scale: float | None = None
-    """Encoder rows at the start, as a multiple of the decoder's; None: so that reconstructions have the
-    inputs' norm."""
+    """Encoder rows at the start, as a multiple of the decoder's; None: 0.3, or less where reconstructions
+    would be longer than the inputs."""
     weight_decay: float = 0.0
     checkpoint_every: int = 500
     """Steps between checkpoints, where a path for them is given."""

@@ -181,7 +181,7 @@ class _Trainer:
         spread = math.sqrt(max(0.0, (squares / len(self.train_rows) - float(mean.square().sum())) / sae.d_in))
         sae.mean.copy_(shift.cpu() + mean)
         sae.scale.fill_(spread if spread > 0 else 1.0)
-        sae.W_enc.copy_(sae.W_dec * (config.encoder_scale or self._matching_scale()))
+        sae.W_enc.copy_(sae.W_dec * (config.encoder_scale or self._encoder_scale()))
         for tensor in sae.state_dict().values():
             tensor.copy_(self.processes.from_main(tensor))
 
@@ -222,12 +222,13 @@ class _Trainer:
     def _identity(self) -> str:
         return json.dumps({"data": self.data_hash, "config": asdict(self.config)}, sort_keys=True)
 
-    def _matching_scale(self) -> float:
-        """Encoder scale at which reconstructions have the inputs' norm (Top-K does not depend on it)."""
+    def _encoder_scale(self) -> float:
+        """Where the encoder starts: with reconstructions that are not longer than the inputs."""
         x = self.sae.normalise(self.vectors.take(self.train_rows[:CHUNK]).to(self.device))
         rebuilt = code_of(x @ self.sae.W_dec.t(), self.sae.k).decode(self.sae.W_dec)
-        ratio = x.norm() / rebuilt.norm()
-        return float(ratio) if ratio.isfinite() and ratio > 0 else ENCODER_SCALE
+        # Which latents are chosen does not depend on the scale, so that reconstructions are as it is.
+        ratio = float(x.norm() / rebuilt.norm())
+        return min(ratio, ENCODER_SCALE) if math.isfinite(ratio) and ratio > 0 else ENCODER_SCALE
 
     def _step(self) -> float:
         sae = self.sae

@@ -120,9 +120,6 @@ def test_the_loss_curve_equals_that_of_a_literal_float64_run():
     sae = TopKSAE(WIDTH, LATENTS, K, seed=2).double()
     mean, x = data.double().mean(0), None
     x = (data.double() - mean) / (data.double() - mean).square().mean().sqrt()
-    with torch.no_grad():
-        rebuilt = literal_code((x @ sae.W_dec.T).relu(), K) @ sae.W_dec
-        sae.W_enc.copy_(sae.W_dec * (x.norm() / rebuilt.norm()))
     moments = {name: [torch.zeros_like(p), torch.zeros_like(p)] for name, p in sae.named_parameters()}
     silent, losses, revivals = torch.zeros(LATENTS), [], 0
     for step in range(60):
