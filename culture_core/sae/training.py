@@ -283,6 +283,8 @@ class _Trainer:
         """Sums over vectors, each process going through its part."""
         part = self.processes.part(rows)
         sums = measure(self.sae, (x.to(self.device) for x in in_parts(self.vectors, part, CHUNK)))
+        if self.processes.count == 1:
+            return sums
         return Sums(*(self.processes.sum(tensor.to(self.device)).cpu() for tensor in sums))
 
     def _warn(self, warnings: list[str]) -> None:
