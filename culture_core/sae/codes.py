@@ -27,7 +27,12 @@ class SparseCode:
         self.rows, self.columns = places // self.latents, places % self.latents
         lengths = self.rows.bincount(minlength=count)
         if bool((lengths > k).any()):
-            places = top_k_mask(activations, k).view(-1).nonzero().squeeze(1)
+            # Among equals the first are chosen: those whose rank in their row's ties there is room for.
+            tied = activations.view(-1)[places] == threshold.squeeze(1)[self.rows]
+            above = self.rows[~tied].bincount(minlength=count)
+            rank = tied.cumsum(0)
+            before = F.pad(rank, (1, 0))[_starts(lengths)[:-1]]
+            places = places[~tied | (rank <= (before + k - above)[self.rows])]
             self.rows, self.columns = places // self.latents, places % self.latents
             lengths = self.rows.bincount(minlength=count)
         self.values = activations.view(-1)[places]
