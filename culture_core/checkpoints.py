@@ -1,8 +1,12 @@
 """Safetensors files written whole, and the state of a training run in one of them."""
 
 import os
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -47,26 +51,60 @@ def run_steps(
     every: int,
     progress: Progress | None,
     checkpoint: Path | None,
+    optimiser: torch.optim.Optimizer | None = None,
 ) -> None:
     """Take the steps of a training run that are not done yet.
+
+    Ctrl-C waits for the end of a step, so that no checkpoint holds half of one; a second one does not wait.
 
     Args:
         losses: of the steps done; grows by one a step.
         step: takes one step and gives its loss.
         save: writes a checkpoint: every so many steps, and when anything ends the run early.
+        optimiser: that takes one step a step. Where it stands says whether what ended the run broke into its
+            step; then nothing is saved, and the last regular checkpoint counts.
     """
     try:
         while len(losses) < steps:
-            losses.append(step())
+            with interrupt_deferred():
+                losses.append(step())
             done = len(losses)
             if checkpoint is not None and done % every == 0 and done < steps:
                 save(checkpoint)
             if progress is not None:
                 progress(done, steps, losses[-1])
     except BaseException:
-        if checkpoint is not None:
+        if checkpoint is not None and (optimiser is None or steps_taken(optimiser) <= {len(losses)}):
             save(checkpoint)
         raise
+
+
+def steps_taken(optimiser: torch.optim.Optimizer) -> set[int]:
+    """How many steps the parameters have seen; more than one number inside a step."""
+    return {int(state["step"]) for state in optimiser.state.values() if "step" in state}
+
+
+@contextmanager
+def interrupt_deferred() -> Iterator[None]:
+    """Ctrl-C takes effect when the context ends; a second one at once. (Other threads never get it.)"""
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        yield
+        return
+    heard = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        if heard:
+            previous(number, frame)
+        heard.append((number, frame))
+
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if heard:
+        previous(*heard[0])
 
 
 def optimiser_tensors(
@@ -84,11 +122,13 @@ def restore_optimiser(
     optimiser: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]
 ) -> None:
     """Put the state that `optimiser_tensors` gave back."""
-    for name, parameter in parameters.items():
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    ordered = [names[id(p)] for group in optimiser.param_groups for p in group["params"]]
+    states = {}
+    for index, name in enumerate(ordered):
         prefix = f"optimiser.{name}."
         state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         if state:
-            # AdamW keeps its step count on the CPU.
-            optimiser.state[parameter] = {
-                key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
-            }
+            states[index] = state
+    # The optimiser itself knows which part of its state belongs on which device.
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": states})

@@ -232,7 +232,7 @@ class _Trainer:
     ) -> None:
         run_steps(
             self.losses, self.config.steps, lambda: self._step(batches, loss, apply), self.save,
-            self.config.checkpoint_every, progress, checkpoint,
+            self.config.checkpoint_every, progress, checkpoint, self.optimiser,
         )  # fmt: skip
 
     def finish(self) -> None:

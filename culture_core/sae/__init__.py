@@ -1,13 +1,18 @@
 """Top-K sparse autoencoders: the model, its training, and files of other libraries."""
 
-from .model import TopKSAE, fraction_unexplained, top_k, top_k_mask
-from .training import PAPER_PRESETS, SAEConfig, SAEReport, train_sae
+from .config import PAPER_PRESETS, SAEConfig, advise
+from .measures import fraction_unexplained
+from .model import TopKSAE, top_k, top_k_mask
+from .sources import FeatureStore
+from .training import SAEReport, train_sae
 
 __all__ = [
     "PAPER_PRESETS",
+    "FeatureStore",
     "SAEConfig",
     "SAEReport",
     "TopKSAE",
+    "advise",
     "fraction_unexplained",
     "top_k",
     "top_k_mask",

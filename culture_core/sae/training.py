@@ -1,16 +1,15 @@
 """Training of a Top-K sparse autoencoder (paper, section C.5)."""
 
-import hashlib
 import json
 import logging
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..checkpoints import (
     Progress,
@@ -20,75 +19,24 @@ from ..checkpoints import (
     run_steps,
     write_safetensors,
 )
-from .model import ENCODER_SCALE, TopKSAE, fraction_unexplained, top_k, top_k_mask
+from .codes import code_of
+from .config import SAEConfig, advise
+from .measures import CHUNK, Sums, measure
+from .model import ENCODER_SCALE, TopKSAE
+from .sources import Batches, FeatureStore, MatrixVectors, Vectors, in_parts
+from .steps import AuxK, gradients, restart
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 logger = logging.getLogger(__name__)
 
 DENSE_SHARE = 0.5
 """A latent that fires on more of the vectors than this is called dense."""
-_CHUNK = 4096
-
-
-@dataclass(frozen=True)
-class SAEConfig:
-    """How to train an SAE.
-
-    Raises:
-        ValueError: for a value that makes no sense; the message names it.
-    """
-
-    n_latents: int = 4096
-    """Number of latents, M."""
-    k: int = 32
-    """Latents that may be active at once."""
-    learning_rate: float = 4e-4
-    """Of AdamW, constant."""
-    steps: int = 2000
-    batch_size: int = 256
-    """Vectors a step."""
-    auxk_weight: float = 1 / 32
-    """Weight of the loss that revives dead latents; 0 turns it off."""
-    auxk: int | None = None
-    """Dead latents that take part in it at once; None: half of the feature's width."""
-    dead_after: int | None = None
-    """Vectors without firing after which a latent counts as dead; None: a tenth of all that the run sees."""
-    holdout: float = 0.1
-    """Share of the vectors (or groups) kept from training to measure the held-out FVU; 0: none."""
-    encoder_scale: float | None = None
-    """Encoder rows at the start, as a multiple of the decoder's; None: so that reconstructions have the
-    inputs' norm."""
-    weight_decay: float = 0.0
-    checkpoint_every: int = 500
-    """Steps between checkpoints, where a path for them is given."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        checks = {
-            "n_latents": self.n_latents >= 1,
-            "k": 1 <= self.k <= self.n_latents,
-            "learning_rate": 0 < self.learning_rate < math.inf,
-            "steps": self.steps >= 1,
-            "batch_size": self.batch_size >= 1,
-            "auxk_weight": 0 <= self.auxk_weight < math.inf,
-            "auxk": self.auxk is None or self.auxk >= 1,
-            "dead_after": self.dead_after is None or self.dead_after >= 1,
-            "holdout": 0 <= self.holdout < 1,
-            "encoder_scale": self.encoder_scale is None or 0 < self.encoder_scale < math.inf,
-            "weight_decay": 0 <= self.weight_decay < math.inf,
-            "checkpoint_every": self.checkpoint_every >= 1,
-        }
-        wrong = [f"{name}={getattr(self, name)}" for name, good in checks.items() if not good]
-        if wrong:
-            raise ValueError(
-                f"SAEConfig: {', '.join(wrong)} is out of range (k must lie within 1 … n_latents)"
-            )
-
-
-PAPER_PRESETS = {
-    "auxk": SAEConfig(k=32, auxk_weight=1 / 32),
-    "sparsity": SAEConfig(k=128, auxk_weight=0.0),
-}
-"""The two readings of the paper's "sparsity coefficient 1/32" (C.5): the AuxK weight, or k / M."""
+RESTART_EVERY = 10
+"""Steps between restarts of dead latents."""
+RESTART_UNTIL = 0.9
+"""Share of the run after which none is restarted: it could not learn any more."""
 
 
 class SAEReport(NamedTuple):
@@ -112,81 +60,146 @@ class SAEReport(NamedTuple):
 
 
 def train_sae(
-    features: Tensor,
+    features: Tensor | FeatureStore,
     config: SAEConfig | None = None,
     groups: Tensor | None = None,
     progress: Progress | None = None,
     checkpoint: str | os.PathLike | None = None,
     device: torch.device | str | None = None,
+    accelerator: "Accelerator | None" = None,
 ) -> tuple[TopKSAE, SAEReport]:
-    """Train an SAE on features [N, d].
+    """Train an SAE on features [N, d], or on those of a store.
 
     The same features, configuration and thread count give the same SAE bit for bit, also where a run was
-    interrupted and taken up again from its checkpoint. Works under `torch.inference_mode`.
+    interrupted, or killed, and taken up again from its checkpoint. Works under `torch.inference_mode`.
+
+    Of a store, `config.window` vectors are in memory at once, and besides them 16 bytes a vector.
 
     Args:
-        groups: [N], vectors with equal numbers (those of one prompt, say) are held out together.
+        groups: [N], vectors with equal numbers (those of one prompt, say) are held out together. A store
+            knows its own: the texts.
         checkpoint: file to take the run up from if it is there, and to write to now and then, when the run is
             interrupted, and never after it ended well.
         device: where to compute; None: where the features are.
+        accelerator: of a run in several processes (`accelerate launch`). Each takes its part of every batch;
+            all end with the same SAE, and the main one alone writes checkpoints and reports progress.
 
     Raises:
-        ValueError: for features that are not a finite [N, d] matrix of at least two rows, or for a checkpoint
-            that belongs to other features or another configuration.
+        ValueError: for features that are not a finite [N, d] matrix of at least two rows, for a checkpoint
+            that belongs to other features or another configuration, or where the loss is no longer finite.
     """
     config = config or SAEConfig()
-    _check_features(features, groups)
-    with torch.inference_mode(False), torch.enable_grad():
-        # Tensors made in inference mode cannot take part in training; a copy can.
-        vectors = features.detach().to(device or features.device, torch.float32, copy=True)
-        trainer = _Trainer(vectors, config, groups)
+    processes = _Processes(accelerator)
+    with torch.inference_mode(False), torch.no_grad():
+        if isinstance(features, FeatureStore):
+            if groups is not None:
+                raise ValueError("a feature store knows its groups, the texts: leave `groups` out")
+            vectors, home = features, torch.device("cpu")
+        else:
+            home = torch.device(device or processes.device or features.device)
+            vectors = MatrixVectors(features, groups, home)
         path = None if checkpoint is None else Path(checkpoint)
-        if path is not None and path.exists():
-            trainer.load(path)
-        trainer.run(progress, path)
-        return trainer.sae, trainer.report()
+        trainer = _Trainer(vectors, config, torch.device(device or processes.device or home), processes)
+        return trainer.train(progress, path)
+
+
+class _Processes:
+    """The processes that take part in a run: one, or those of Accelerate."""
+
+    def __init__(self, accelerator: "Accelerator | None") -> None:
+        self._accelerator = accelerator
+        self.count = 1 if accelerator is None else accelerator.num_processes
+        self.main = accelerator is None or accelerator.is_main_process
+        self.device = None if accelerator is None else accelerator.device
+
+    def part(self, rows: Tensor) -> Tensor:
+        """This process's part of rows."""
+        return rows if self.count == 1 else rows.tensor_split(self.count)[self._accelerator.process_index]
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        return tensor if self.count == 1 else self._accelerator.reduce(tensor, "sum")
+
+    def from_main(self, tensor: Tensor) -> Tensor:
+        """What the main process has; so that no rounding makes the processes' SAEs differ."""
+        return self.sum(tensor if self.main else torch.zeros_like(tensor))
+
+    def wait(self) -> None:
+        if self.count > 1:
+            self._accelerator.wait_for_everyone()
 
 
 class _Trainer:
     """State of a run: the SAE, the optimiser, since when latents are silent, and where the run stands."""
 
-    def __init__(self, vectors: Tensor, config: SAEConfig, groups: Tensor | None) -> None:
-        self.config = config
-        self.data_hash = hashlib.sha256(vectors.cpu().numpy().tobytes()).hexdigest()
-        held = _held_out(len(vectors), config, groups).to(vectors.device)
-        self.train, self.heldout = vectors[~held], vectors[held]
-        self.batch = min(config.batch_size, len(self.train))
-        self.sae = self._new_sae(vectors.device)
+    def __init__(
+        self, vectors: Vectors, config: SAEConfig, device: torch.device, processes: _Processes
+    ) -> None:
+        self.vectors, self.config, self.device, self.processes = vectors, config, device, processes
+        self.data_hash = vectors.digest()
+        held = _held_out(len(vectors), config, vectors.groups())
+        self.train_rows, self.held_rows = (mask.nonzero().squeeze(1) for mask in (~held, held))
+        self.batch = min(config.batch_size, len(self.train_rows))
+        if self.batch < processes.count:
+            raise ValueError(f"a batch of {self.batch} has no vector for each of {processes.count} processes")
+        self.batches = Batches(vectors, self.train_rows, self.batch, config.window, config.seed)
+        self.precision = getattr(torch, config.precision)
+        seen = config.steps * self.batch
+        self.dead_after = config.dead_after or max(1, min(len(self.train_rows), seen // 10))
+        self.sae = TopKSAE(vectors.width, config.n_latents, config.k, config.seed).to(device)
+        self.parameters = dict(self.sae.named_parameters())
         self.optimiser = torch.optim.AdamW(
-            self.sae.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
-        self.silent = torch.zeros(config.n_latents, dtype=torch.long, device=vectors.device)
-        self.dead_after = config.dead_after or max(1, config.steps * self.batch // 10)
+            self.parameters.values(), lr=config.learning_rate, weight_decay=config.weight_decay,
+            fused=device.type in ("cpu", "cuda"),
+        )  # fmt: skip
+        self.silent = torch.zeros(config.n_latents, dtype=torch.long, device=device)
         self.losses: list[float] = []
 
-    def run(self, progress: Progress | None, checkpoint: Path | None) -> None:
+    def train(self, progress: Progress | None, checkpoint: Path | None) -> tuple[TopKSAE, SAEReport]:
+        advice = advise(len(self.train_rows), self.vectors.width, self.config)
+        self._warn(advice)
+        if checkpoint is not None and checkpoint.exists():
+            self.load(checkpoint)
+        else:
+            self.start()
+        self.processes.wait()
         run_steps(
-            self.losses, self.config.steps, lambda: self._step(self._next_batch(len(self.losses))), self.save,
-            self.config.checkpoint_every, progress, checkpoint,
+            self.losses, self.config.steps, self._step, self.save, self.config.checkpoint_every,
+            progress if self.processes.main else None, checkpoint if self.processes.main else None,
+            self.optimiser,
         )  # fmt: skip
+        return self.sae, self.report(advice)
 
-    def report(self) -> SAEReport:
-        counts = torch.zeros_like(self.silent)
-        with torch.no_grad():
-            for rows in self.train.split(_CHUNK):
-                counts += (self.sae.encode(rows) > 0).sum(dim=0)
-        dead = int((counts == 0).sum())
-        dense = int((counts > DENSE_SHARE * len(self.train)).sum())
-        fvu = fraction_unexplained(self.sae, self.train)
-        heldout = fraction_unexplained(self.sae, self.heldout) if len(self.heldout) > 1 else None
-        warnings = _warnings(fvu, heldout, dead, self.config.n_latents, len(self.train))
-        for warning in warnings:
-            logger.warning(warning)
-        return SAEReport(fvu, heldout, dead, dense, self.losses, len(self.train), self.data_hash, warnings)
+    def start(self) -> None:
+        """Centre, scale and initial weights from the data."""
+        sae, config = self.sae, self.config
+        total, squares, shift = torch.zeros(self.vectors.width, dtype=torch.float64), 0.0, None
+        for part in in_parts(self.vectors, self.train_rows, CHUNK):
+            shift = part.mean(dim=0) if shift is None else shift
+            total += (part - shift).sum(dim=0).cpu().double()
+            squares += float((part - shift).square().sum(dim=1).cpu().double().sum())
+        mean = total / len(self.train_rows)
+        spread = math.sqrt(max(0.0, (squares / len(self.train_rows) - float(mean.square().sum())) / sae.d_in))
+        sae.mean.copy_(shift.cpu() + mean)
+        sae.scale.fill_(spread if spread > 0 else 1.0)
+        sae.W_enc.copy_(sae.W_dec * (config.encoder_scale or self._encoder_scale()))
+        for tensor in sae.state_dict().values():
+            tensor.copy_(self.processes.from_main(tensor))
+
+    def report(self, advice: list[str]) -> SAEReport:
+        train = self._measure(self.train_rows)
+        heldout = self._measure(self.held_rows).fvu if len(self.held_rows) > 1 else None
+        dead = int((train.active == 0).sum())
+        dense = int((train.active > DENSE_SHARE * len(self.train_rows)).sum())
+        warnings = _warnings(train.fvu, heldout, dead, self.config.n_latents, len(self.train_rows))
+        self._warn(warnings)
+        return SAEReport(
+            train.fvu, heldout, dead, dense, self.losses, len(self.train_rows), self.data_hash,
+            advice + warnings,
+        )  # fmt: skip
 
     def save(self, path: Path) -> None:
         tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
-        tensors |= optimiser_tensors(self.optimiser, dict(self.sae.named_parameters()))
+        tensors |= optimiser_tensors(self.optimiser, self.parameters)
         tensors["silent"] = self.silent
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
         write_safetensors(path, tensors, {"run": self._identity()})
@@ -202,77 +215,82 @@ class _Trainer:
             key.removeprefix("sae."): value for key, value in tensors.items() if key.startswith("sae.")
         }
         self.sae.load_state_dict(weights)
-        restore_optimiser(self.optimiser, dict(self.sae.named_parameters()), tensors)
-        self.silent = tensors["silent"].to(self.silent.device)
+        restore_optimiser(self.optimiser, self.parameters, tensors)
+        self.silent = tensors["silent"].to(self.device)
         self.losses = tensors["losses"].tolist()
 
     def _identity(self) -> str:
         return json.dumps({"data": self.data_hash, "config": asdict(self.config)}, sort_keys=True)
 
-    def _new_sae(self, device: torch.device) -> TopKSAE:
-        config = self.config
-        sae = TopKSAE(self.train.shape[1], config.n_latents, config.k, config.seed).to(device)
-        with torch.no_grad():
-            sae.mean.copy_(self.train.mean(dim=0))
-            spread = (self.train - sae.mean).square().mean().sqrt()
-            sae.scale.copy_(spread if spread > 0 else torch.ones_like(spread))
-            sae.W_enc.copy_(sae.W_dec * (config.encoder_scale or self._matching_scale(sae)))
-        return sae
+    def _encoder_scale(self) -> float:
+        """Where the encoder starts: with reconstructions that are not longer than the inputs."""
+        x = self.sae.normalise(self.vectors.take(self.train_rows[:CHUNK]).to(self.device))
+        rebuilt = code_of(x @ self.sae.W_dec.t(), self.sae.k).decode(self.sae.W_dec)
+        # Which latents are chosen does not depend on the scale, so that reconstructions are as it is.
+        ratio = float(x.norm() / rebuilt.norm())
+        return min(ratio, ENCODER_SCALE) if math.isfinite(ratio) and ratio > 0 else ENCODER_SCALE
 
-    def _matching_scale(self, sae: TopKSAE) -> float:
-        """Encoder scale at which reconstructions have the inputs' norm (Top-K does not depend on it)."""
-        rows = sae.normalise(self.train[:_CHUNK])
-        rebuilt = top_k(nn.functional.linear(rows, sae.W_dec).relu(), sae.k) @ sae.W_dec
-        ratio = rows.norm() / rebuilt.norm()
-        return float(ratio) if ratio.isfinite() and ratio > 0 else ENCODER_SCALE
-
-    def _next_batch(self, step: int) -> Tensor:
-        """The batch of a step; it depends on seed and step alone, so that a resumed run sees the same."""
-        per_epoch = len(self.train) // self.batch
-        epoch, position = divmod(step, per_epoch)
-        if position == 0 or not hasattr(self, "_order"):
-            generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
-            self._order = torch.randperm(len(self.train), generator=generator).to(self.train.device)
-        return self.train[self._order[position * self.batch : (position + 1) * self.batch]]
-
-    def _step(self, rows: Tensor) -> float:
+    def _step(self) -> float:
         sae = self.sae
-        x = sae.normalise(rows)
-        activations = sae.activations(x)
-        mask = top_k_mask(activations, sae.k)
-        error = x - ((activations * mask) @ sae.W_dec + sae.b_dec)
-        # Inputs have unit mean square, so that the loss reads as the FVU.
-        loss = error.square().mean()
-        dead = self.silent > self.dead_after
-        if self.config.auxk_weight and bool(dead.any()):
-            loss = loss + self.config.auxk_weight * self._revival_loss(activations, dead, error.detach())
+        batch = self.batches(len(self.losses))
+        x = sae.normalise(self.processes.part(batch).to(self.device))
+        found = gradients(sae, x, self._auxk(), self.precision, self.batch, self.processes.sum)
+        if not math.isfinite(found.loss):
+            raise ValueError(
+                f"the loss of step {len(self.losses) + 1} is {found.loss}: lower the learning rate "
+                f"({self.config.learning_rate:g}), or look at the features"
+            )
+        for name, parameter in self.parameters.items():
+            parameter.grad = getattr(found, name)
+        self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        with torch.no_grad():
-            # Without its part along the row, the step turns the row instead of stretching it.
-            gradient, directions = sae.W_dec.grad, sae.W_dec
-            gradient -= (gradient * directions).sum(dim=1, keepdim=True) * directions
-            self.optimiser.step()
-            sae.W_dec /= sae.W_dec.norm(dim=1, keepdim=True).clamp(min=1e-12)
-            self.silent = torch.where(mask.any(dim=0), 0, self.silent + len(rows))
-        return loss.item()
+        sae.W_dec /= sae.W_dec.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        self.silent = torch.where(found.active > 0, 0, self.silent + self.batch)
+        done = len(self.losses) + 1
+        if self.config.revival == "restart" and done % RESTART_EVERY == 0:
+            if done <= RESTART_UNTIL * self.config.steps:
+                self._restart(batch)
+        return found.loss
 
-    def _revival_loss(self, activations: Tensor, dead: Tensor, error: Tensor) -> Tensor:
-        """AuxK: the share of the error [n, d] that the strongest dead latents fail to explain."""
-        indices = dead.nonzero().squeeze(1)
-        wanted = self.config.auxk or max(1, self.sae.d_in // 2)
-        code = top_k(activations[:, indices], min(wanted, len(indices)))
-        missed = (error - code @ self.sae.W_dec[indices]).square().mean()
-        return missed / error.square().mean().clamp(min=1e-12)
+    def _auxk(self) -> AuxK | None:
+        if self.config.revival != "auxk":
+            return None
+        dead = self.silent > self.dead_after
+        if not bool(dead.any()):
+            return None
+        wanted = min(self.config.auxk or self.sae.k, self.sae.n_latents)
+        return AuxK(dead, wanted, self.config.auxk_weight)
 
+    def _restart(self, batch: Tensor) -> None:
+        """Let dead latents begin anew at the vectors of a batch that are explained worst."""
+        dead = (self.silent > self.dead_after).nonzero().squeeze(1)[: len(batch)]
+        if len(dead) == 0:
+            return
+        sae = self.sae
+        found = restart(sae, sae.normalise(batch.to(self.device)), len(dead))
+        directions, gains = (self.processes.from_main(tensor) for tensor in found)
+        sae.W_dec[dead] = directions
+        sae.W_enc[dead] = directions * gains[:, None]
+        sae.b_enc[dead] = 0
+        for parameter in (sae.W_enc, sae.b_enc, sae.W_dec):
+            state = self.optimiser.state[parameter]
+            # Their own second moments are those of no gradient: the first steps would be far too large.
+            state["exp_avg"][dead] = 0
+            state["exp_avg_sq"][dead] = state["exp_avg_sq"].mean(dim=0)
+        self.silent[dead] = 0
 
-def _check_features(features: Tensor, groups: Tensor | None) -> None:
-    if features.dim() != 2 or len(features) < 2 or not features.is_floating_point():
-        raise ValueError(f"features must be a float matrix [N, d] with N >= 2, got {tuple(features.shape)}")
-    if not bool(features.isfinite().all()):
-        raise ValueError("the features hold NaN or infinite values: look at the encoder that made them")
-    if groups is not None and groups.shape != features.shape[:1]:
-        raise ValueError(f"groups must give one number a vector, {len(features)}, got {tuple(groups.shape)}")
+    def _measure(self, rows: Tensor) -> Sums:
+        """Sums over vectors, each process going through its part."""
+        part = self.processes.part(rows)
+        sums = measure(self.sae, (x.to(self.device) for x in in_parts(self.vectors, part, CHUNK)))
+        if self.processes.count == 1:
+            return sums
+        return Sums(*(self.processes.sum(tensor.to(self.device)).cpu() for tensor in sums))
+
+    def _warn(self, warnings: list[str]) -> None:
+        if self.processes.main:
+            for warning in warnings:
+                logger.warning(warning)
 
 
 def _held_out(count: int, config: SAEConfig, groups: Tensor | None) -> Tensor:

@@ -1,4 +1,6 @@
 import logging
+import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,12 +8,11 @@ import torch
 from culture_core.sae import (
     PAPER_PRESETS,
     SAEConfig,
-    TopKSAE,
+    advise,
     fraction_unexplained,
-    top_k,
     train_sae,
 )
-from culture_core.sae.training import _Trainer
+from culture_core.sae.training import _held_out
 
 FAST = {"n_latents": 64, "k": 4, "batch_size": 32, "learning_rate": 2e-3, "seed": 5}
 
@@ -24,88 +25,6 @@ def sparse_data(count: int = 400, width: int = 16, seed: int = 0) -> torch.Tenso
     for row in code:
         row[torch.randperm(40, generator=generator)[:2]] = 1 + torch.rand(2, generator=generator)
     return code @ directions + 3.0
-
-
-def random_sae(width: int = 8, latents: int = 32, k: int = 5) -> TopKSAE:
-    """An SAE none of whose parts is trivial."""
-    sae = TopKSAE(width, latents, k)
-    with torch.no_grad():
-        for tensor in (sae.W_enc, sae.b_enc, sae.b_dec, sae.mean):
-            tensor.copy_(torch.randn_like(tensor))
-        sae.scale.fill_(2.5)
-    return sae
-
-
-def dense_reference(sae: TopKSAE, x: list[float]) -> tuple[list[float], list[float]]:
-    """Code and reconstruction of one vector, with plain Python and the definition of Top-K."""
-    normal = [
-        (v - m) / float(sae.scale) - b
-        for v, m, b in zip(x, sae.mean.tolist(), sae.b_dec.tolist(), strict=True)
-    ]
-    pre = [
-        max(0.0, sum(w * v for w, v in zip(row, normal, strict=True)) + bias)
-        for row, bias in zip(sae.W_enc.tolist(), sae.b_enc.tolist(), strict=True)
-    ]
-    order = sorted(range(len(pre)), key=lambda index: (-pre[index], index))[: sae.k]
-    code = [value if index in order else 0.0 for index, value in enumerate(pre)]
-    out = [
-        (sum(code[m] * float(sae.W_dec[m, j]) for m in order) + float(sae.b_dec[j])) * float(sae.scale)
-        + float(sae.mean[j])
-        for j in range(sae.d_in)
-    ]
-    return code, out
-
-
-@torch.no_grad()
-def test_code_and_reconstruction_equal_an_independent_dense_implementation():
-    sae = random_sae()
-    x = torch.randn(6, 8) * 3
-    z = sae.encode(x)
-    for row in range(6):
-        code, rebuilt = dense_reference(sae, x[row].tolist())
-        torch.testing.assert_close(z[row], torch.tensor(code), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(sae.decode(z)[row], torch.tensor(rebuilt), atol=1e-4, rtol=1e-5)
-    assert torch.equal(sae(x), sae.decode(sae.encode(x)))
-
-
-@torch.no_grad()
-def test_encode_takes_any_leading_shape_and_half_precision():
-    sae = random_sae()
-    x = torch.randn(2, 3, 8)
-    assert torch.allclose(sae.encode(x).flatten(0, 1), sae.encode(x.flatten(0, 1)), atol=1e-6)
-    assert sae.encode(x.half()).dtype == torch.float32
-
-
-def test_among_equal_activations_the_lowest_index_wins():
-    values = torch.tensor([[1.0, 2.0, 1.0, 1.0, 0.0], [0.5, 0.5, 0.5, 0.5, 0.5], [3.0, 1.0, 3.0, 3.0, 2.0]])
-    expected = torch.tensor([[1.0, 2.0, 0, 0, 0], [0.5, 0.5, 0, 0, 0], [3.0, 0, 3.0, 0, 0]])
-    assert torch.equal(top_k(values, 2), expected)
-
-
-def test_a_selected_zero_does_not_fire():
-    code = top_k(torch.tensor([[0.0, 0.7, 0.0, 0.0]]), 3)
-    assert (code > 0).sum() == 1
-
-
-@torch.no_grad()
-def test_at_most_k_latents_are_active():
-    sae = random_sae(k=3)
-    active = (sae.encode(torch.randn(50, 8)) > 0).sum(dim=-1)
-    assert active.max() == 3
-
-
-def test_decoder_rows_of_a_new_sae_have_unit_norm_and_the_encoder_is_a_smaller_copy():
-    sae = TopKSAE(8, 32, 4, seed=1)
-    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(32))
-    torch.testing.assert_close(sae.W_enc, 0.3 * sae.W_dec)
-    assert torch.equal(sae.W_dec, TopKSAE(8, 32, 4, seed=1).W_dec)
-    assert not torch.equal(sae.W_dec, TopKSAE(8, 32, 4, seed=2).W_dec)
-
-
-@pytest.mark.parametrize("sizes", [(0, 4, 1), (8, 4, 5), (8, 4, 0)])
-def test_impossible_sizes_are_refused(sizes):
-    with pytest.raises(ValueError, match="1 <= k <= n_latents"):
-        TopKSAE(*sizes)
 
 
 def test_training_explains_data_that_a_sparse_code_made():
@@ -125,12 +44,19 @@ def test_features_are_centred_and_scaled_to_unit_mean_square():
     torch.testing.assert_close(sae.normalise(data).square().mean(), torch.tensor(1.0))
 
 
-def test_reconstructions_start_with_the_norm_of_the_inputs():
+def test_reconstructions_do_not_start_longer_than_the_inputs():
     data = sparse_data()
-    config = SAEConfig(**{**FAST, "learning_rate": 1e-12}, steps=1, holdout=0.0)
-    sae, _ = train_sae(data, config)
-    rebuilt = sae.normalise(sae(data).detach())
-    assert abs(float(rebuilt.norm() / sae.normalise(data).norm()) - 1) < 0.01
+    for latents, norm in ((64, None), (512, 1.0)):
+        config = SAEConfig(
+            n_latents=latents, k=latents // 2, learning_rate=1e-12, steps=1, batch_size=32, holdout=0.0
+        )
+        sae, _ = train_sae(data, config)
+        found = float(sae.normalise(sae(data).detach()).norm() / sae.normalise(data).norm())
+        if norm is None:
+            torch.testing.assert_close(sae.W_enc.norm(dim=1), torch.full((latents,), 0.3))
+            assert found < 1
+        else:
+            assert abs(found - norm) < 0.01 and (sae.W_enc.norm(dim=1) < 0.2).all()
 
 
 def test_training_is_deterministic_by_seed():
@@ -185,21 +111,97 @@ def test_training_works_under_inference_mode():
     assert not sae.W_enc.is_inference()
 
 
-def test_auxk_reaches_the_dead_latents_alone():
-    trainer = _Trainer(sparse_data(), SAEConfig(**FAST, auxk=8), None)
-    sae, rows = trainer.sae, trainer.train[:32]
-    dead = torch.zeros(64, dtype=torch.bool)
-    dead[40:] = True
-    x = sae.normalise(rows)
-    trainer._revival_loss(sae.activations(x), dead, (x - sae.encode(rows) @ sae.W_dec).detach()).backward()
-    for gradient in (sae.W_enc.grad, sae.W_dec.grad):
-        assert (gradient[dead] != 0).any() and not gradient[~dead].any()
+def many_directions(count: int, used: int, active: int) -> torch.Tensor:
+    """Sums of a few of many directions, of which some are far more frequent than others, with noise."""
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.nn.functional.normalize(torch.randn(used, 24, generator=generator), dim=1)
+    odds = (1 / (torch.arange(used) + 5.0)).expand(count, used)
+    chosen = torch.multinomial(odds, active, generator=generator)
+    code = torch.zeros(count, used).scatter_(1, chosen, 1 + torch.rand(count, active, generator=generator))
+    return code @ directions + 0.05 * torch.randn(count, 24, generator=generator) + 1.0
+
+
+def revived(features: torch.Tensor, config: SAEConfig, revival: str) -> tuple[list[int], float, float]:
+    """Dead latents of each of three seeds, and the mean FVU in training and on held-out vectors."""
+    reports = [train_sae(features, replace(config, revival=revival, seed=seed))[1] for seed in range(3)]
+    fvu, heldout = (sum(report[i] for report in reports) / 3 for i in (0, 1))
+    return [report.dead for report in reports], fvu, heldout
+
+
+def test_revival_leaves_fewer_dead_latents_and_no_worse_a_reconstruction():
+    features = many_directions(2000, used=200, active=4)
+    config = SAEConfig(n_latents=192, k=4, steps=400, batch_size=64, learning_rate=2e-2)
+    left, fvu, heldout = revived(features, config, "none")
+    assert min(left) > 30
+    for revival in ("auxk", "restart"):
+        dead, its_fvu, its_heldout = revived(features, config, revival)
+        assert all(one < 0.5 * other for one, other in zip(dead, left, strict=True)), (revival, dead)
+        assert its_fvu < 1.01 * fvu and its_heldout < 1.05 * heldout, revival
+    assert SAEConfig().revival == "auxk"
+
+
+def test_revival_does_no_harm_where_little_is_left_to_explain():
+    """More latents than there are directions: with the error itself as target, AuxK kills latents here."""
+    features = many_directions(3000, used=48, active=3)
+    config = SAEConfig(
+        n_latents=192, k=3, steps=700, batch_size=64, learning_rate=1e-2, encoder_scale=1.0
+    )  # fmt: skip
+    left, fvu, heldout = revived(features, config, "none")
+    for revival, share, loss in (("auxk", 0.98, 1.02), ("restart", 0.5, 1.08)):
+        dead, its_fvu, its_heldout = revived(features, config, revival)
+        assert sum(dead) < share * sum(left), (revival, dead, left)
+        assert its_fvu < loss * fvu and its_heldout < loss * heldout, (revival, its_fvu, fvu)
+
+
+def test_where_nothing_dies_revival_changes_nothing():
+    runs = [
+        train_sae(sparse_data(), SAEConfig(n_latents=24, k=4, steps=50, batch_size=32, revival=revival))[0]
+        for revival in ("none", "restart", "auxk")
+    ]
+    for other in runs[1:]:
+        assert torch.equal(runs[0].W_enc, other.W_enc) and torch.equal(runs[0].b_dec, other.b_dec)
+
+
+def test_a_diverging_run_says_so():
+    with pytest.raises(ValueError, match=r"the loss of step \d+ is (nan|inf): lower the learning rate"):
+        train_sae(sparse_data(), SAEConfig(**{**FAST, "learning_rate": 1e30}, steps=20))
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_lower_precision_trains_nearly_as_well_with_float32_weights(precision):
+    _, exact = train_sae(sparse_data(), SAEConfig(**FAST, steps=200))
+    sae, report = train_sae(sparse_data(), SAEConfig(**FAST, steps=200, precision=precision))
+    assert sae.W_enc.dtype == sae.b_dec.dtype == torch.float32
+    assert report.losses != exact.losses and report.fvu_train < 1.1 * exact.fvu_train
+
+
+def test_advice_is_given_before_training():
+    good = SAEConfig(n_latents=256, k=16, steps=2000, batch_size=64)
+    assert advise(20_000, 64, good) == []
+    for vectors, width, change, complaint in [
+        (1500, 64, {}, "1500 vectors are few for 256 latents, .* take 187 latents"),
+        (1000, 64, {"n_latents": 64}, "go through the 1000 vectors 128 times"),
+        (20_000, 64, {"steps": 100}, "see 6400 of 20000 vectors only: take 313 steps"),
+        (20_000, 512, {}, "256 latents are fewer than the features are wide"),
+        (20_000, 24, {}, "k = 16 is no sparse code .* 24 wide"),
+        (20_000, 64, {"dead_after": 10**7}, "nothing is revived"),
+    ]:
+        found = advise(vectors, width, replace(good, **change))
+        assert len(found) == 1 and re.search(complaint, found[0]), found
+
+
+def test_advice_is_logged_first_and_kept_in_the_report(caplog):
+    def no_further(*_):
+        raise Stop
+
+    with caplog.at_level(logging.WARNING), pytest.raises(Stop):
+        train_sae(sparse_data(), SAEConfig(**FAST, steps=1), progress=no_further)
+    assert "are few for 64 latents" in caplog.text
+    assert "are few for 64 latents" in train_sae(sparse_data(), SAEConfig(**FAST, steps=1))[1].warnings[0]
 
 
 def test_groups_are_held_out_as_a_whole():
     groups = torch.arange(400) // 4
-    from culture_core.sae.training import _held_out
-
     held = _held_out(400, SAEConfig(**FAST, steps=1, holdout=0.25), groups)
     assert int(held.sum()) == 100
     assert ((held.view(100, 4).sum(dim=1) == 0) | held.view(100, 4).all(dim=1)).all()
