@@ -89,6 +89,8 @@ class Detection(NamedTuple):
 
     culture_sae: CultureSAE
     """The SAE with the neurons found and the figures behind them; the one given is unchanged."""
+    detected: tuple[str, ...]
+    """Codes of the cultures that the pairs have."""
     overlap: Overlap
     report: str
     """The figures, for people."""
@@ -96,8 +98,9 @@ class Detection(NamedTuple):
     """Pairs of test splits, which were not looked at."""
 
     def pictures(self) -> dict[str, Image.Image]:
-        """See `neuron_pictures.pictures_of`."""
-        return pictures_of(self.culture_sae)
+        """See `neuron_pictures.pictures_of`; of the cultures that were detected."""
+        chosen = {code: self.culture_sae.selection[code] for code in self.detected}
+        return pictures_of(replace(self.culture_sae, selection=chosen))
 
 
 class Candidate(NamedTuple):
@@ -163,7 +166,8 @@ def detect_in(
         path=None,
     )
     shared = overlap(result.cultures)
-    return Detection(result, shared, _report(result, shared), len(pairs) - len(usable))
+    detected = tuple(sorted(statistics[0]))
+    return Detection(result, detected, shared, _report(result, detected, shared), len(pairs) - len(usable))
 
 
 def choose_neurons(
@@ -307,7 +311,7 @@ def _prompts_to_encode(
     return 4 * len(fit) + (2 + trials) * len(held)
 
 
-def _report(culture_sae: CultureSAE, shared: Overlap) -> str:
+def _report(culture_sae: CultureSAE, detected: tuple[str, ...], shared: Overlap) -> str:
     lines = [
         f"Culture neurons of the {culture_sae.feature} after layer {culture_sae.layer}",
         "",
@@ -316,16 +320,17 @@ def _report(culture_sae: CultureSAE, shared: Overlap) -> str:
     ]
     for code, neurons in culture_sae.cultures.items():
         name = f"{CULTURES[code].name} ({code})" if code in CULTURES else code
-        one = culture_sae.selection.get(code)
-        if one is None:
-            lines.append(f"{name:16} {len(neurons.indices):7d}   (from the file)")
+        if code not in detected:
+            lines.append(f"{name:16} {len(neurons.indices):7d}   (as they were)")
             continue
+        one = culture_sae.selection[code]
         lines.append(
             f"{name:16} {len(neurons.indices):7d} {one.rule:>7} {one.contrast or '-':>8} {one.elbow:5d} "
             f"{one.candidates:10d} {one.noun_side:9d} {float(neurons.wfs_cultural[0]):8.3f} "
             f"{float(neurons.wfs_neutral[0]):8.3f}"
         )
-    measured = {code: one.effect for code, one in culture_sae.selection.items() if one.effect}
+    chosen = {code: culture_sae.selection[code] for code in detected}
+    measured = {code: one.effect for code, one in chosen.items() if one.effect}
     if measured:
         names = list(next(iter(measured.values())))
         lines += ["", "Effects on pairs kept from the detection", "culture  " + "  ".join(names)]

@@ -79,8 +79,11 @@ def run(options: argparse.Namespace) -> dict:
     return {
         "output": str(output),
         "cultures": {
-            code: {"neurons": found.culture_sae.cultures[code].indices.tolist(), **one.to_json()}
-            for code, one in found.culture_sae.selection.items()
+            code: {
+                "neurons": found.culture_sae.cultures[code].indices.tolist(),
+                **found.culture_sae.selection[code].to_json(),
+            }
+            for code in found.detected
         },
         "overlap": found.overlap.to_json(),
         "left_out": found.left_out,

@@ -59,7 +59,7 @@ def test_neurons_are_those_of_detect_all_on_the_noun_features(bert, culture_sae,
 def test_the_result_can_be_saved_and_drawn_from_the_file_alone(bert, culture_sae, two_cultures, tmp_path):
     found = detect_in(culture_sae, bert, two_cultures)
     path = save_culture_sae(found.culture_sae, tmp_path / "n.safetensors")
-    again = Detection(load_culture_sae(path), found.overlap, "", 0)
+    again = Detection(load_culture_sae(path), found.detected, found.overlap, "", 0)
     drawn, redrawn = found.pictures(), again.pictures()
     assert set(drawn) == {"wfs", "activation", "overlap", "ranking-th", "ranking-ja"} == set(redrawn)
     for name in drawn:
