@@ -95,6 +95,16 @@ def tiled(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
     return whole
 
 
+def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures of any sizes, one below the other."""
+    whole = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
+    top = 0
+    for picture in pictures:
+        whole.paste(picture, (0, top))
+        top += picture.height
+    return whole
+
+
 def grid_picture(
     pictures: Sequence[Image.Image], title: str, columns: int, legend: Sequence[str] = (), rings: int = 0
 ) -> Image.Image:

@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 
 from .pairs import PromptPair
-from .plots import curve_picture, tiled
+from .plots import curve_picture, stacked
 from .probing import LayerProbe
 from .sae import SAEConfig, SAEReport
 
@@ -28,12 +28,14 @@ def probe_picture(probe: LayerProbe, subject: str = "") -> Image.Image:
         f"Attention between modifier and noun{behind}", probe.interval.tolist(), probe.layer, "layer",
         size=_SIZE,
     )  # fmt: skip
+    if probe.layer_causal is None:  # patching was left out
+        return upper
     lower = curve_picture(
         {"causal": probe.causal.tolist()},
         f"Activation patching: share of the way to the cultural prompt{behind}", None, probe.layer, "layer",
         size=_SIZE,
     )  # fmt: skip
-    return tiled([upper, lower], columns=1)
+    return stacked([upper, lower])
 
 
 def probe_report(probe: LayerProbe, encoder: str) -> str:
@@ -45,6 +47,8 @@ def probe_report(probe: LayerProbe, encoder: str) -> str:
     lines = [
         f"Key layer: {probe.layer} of 0 to {len(probe.delta_ca) - 1} ({encoder})",
         f"Why: {probe.reason}",
+        f"By attention: {_layer(probe.layer_attention)}; by activation patching: "
+        f"{_layer(probe.layer_causal)}; criterion: {probe.criterion}",
         f"Attention counted: {probe.direction}; reference for neutral prompts: {probe.reference}",
         f"Pairs: {probe.pairs} used, {len(probe.skipped)} skipped {', '.join(probe.skipped[:5])}".rstrip(),
         "",
@@ -54,6 +58,26 @@ def probe_report(probe: LayerProbe, encoder: str) -> str:
     for layer, (delta, (low, high), causal) in enumerate(curves):
         lines.append(f"{layer:5d} {delta:8.4f}   {low:7.4f} {high:7.4f}   {causal:8.3f}")
     return "\n".join(lines)
+
+
+def language_report(probes: Mapping[str, LayerProbe]) -> str:
+    """What each language alone says, as a table."""
+    lines = ["language  pairs  key layer  by attention  by patching"]
+    for code, probe in probes.items():
+        moved = "" if probe.layer_causal is None else f" ({100 * float(probe.causal.max()):.0f} % of the way)"
+        lines.append(
+            f"{code:8s} {probe.pairs:6d} {probe.layer:10d} {_number(probe.layer_attention):>13s} "
+            f"{_number(probe.layer_causal):>12s}{moved}"
+        )
+    return "\n".join(lines)
+
+
+def _number(layer: int | None) -> str:
+    return "-" if layer is None else str(layer)
+
+
+def _layer(layer: int | None) -> str:
+    return "no layer" if layer is None else f"layer {layer}"
 
 
 def loss_picture(losses: Sequence[float], start: int = 0) -> Image.Image:
@@ -93,11 +117,3 @@ def training_texts(pairs: Sequence[PromptPair], lines: Sequence[str]) -> list[st
 def spread(pairs: Sequence[PromptPair], limit: int | None) -> list[PromptPair]:
     """At most so many pairs, evenly from all of them, so that every culture has its share."""
     return list(pairs if limit is None else pairs[:: max(1, -(-len(pairs) // limit))])
-
-
-def by_language(pairs: Sequence[PromptPair]) -> dict[str, list[PromptPair]]:
-    """Pairs by the language of their prompts."""
-    groups: dict[str, list[PromptPair]] = {}
-    for pair in pairs:
-        groups.setdefault(pair.language, []).append(pair)
-    return groups

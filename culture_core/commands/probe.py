@@ -11,7 +11,8 @@ What the numbers mean, layer by layer:
            words of the neutral prompt. The key layer is where it stands out from both neighbours.
   causal   activation patching: the share of the way from the neutral to the cultural conditioning that the
            noun moves when only this layer's attention output is taken over; 0 not at all, 1 all the way.
-Attention shows where the model looks, patching what it uses. Where they name different layers, try both.
+Attention shows where the model looks, patching what it uses. Where they name different layers, --criterion
+says which counts, and it is worth to try both.
 """
 
 import argparse
@@ -31,6 +32,8 @@ from .common import (
 )
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from ..probing import LayerProbe
 
 
@@ -46,8 +49,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reference", choices=("context", "none"), default="context",
         help="what stands in for the modifier in a neutral prompt: its other words, or nothing (%(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--criterion", choices=("auto", "attention", "causal"), default="auto",
+        help="what chooses the layer: where attention stands out (the paper's), what patching moves most, or "
+        "the former where it is certain and the latter otherwise (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-patching",
+        action="store_true",
+        help="leave activation patching out, which takes most of the time",
+    )
     parser.add_argument("--languages", nargs="+", metavar="CODE", help="only pairs in these languages")
-    parser.add_argument("--per-language", action="store_true", help="also probe each language by itself")
+    parser.add_argument(
+        "--per-language", action="store_true", help="also tell and draw each language by itself"
+    )
     parser.add_argument(
         "--limit", type=positive, metavar="N", help="at most so many pairs, spread evenly over all of them"
     )
@@ -60,44 +75,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict:
     from ..pairs import load_pairs
-    from ..probing import probe_layers
-    from ..reports import by_language, probe_picture, probe_report, spread, tiled
+    from ..probing import probe_by_language
+    from ..reports import language_report, probe_report, spread
 
     picture = new_picture(options.picture, options.overwrite)
-    groups = by_language(load_pairs(options.pairs))
-    unknown = set(options.languages or ()) - groups.keys()
+    pairs = load_pairs(options.pairs)
+    known = dict.fromkeys(pair.language for pair in pairs)
+    unknown = set(options.languages or ()) - known.keys()
     if unknown:
         raise CommandError(
-            f"{options.pairs} has no pairs in {', '.join(sorted(unknown))}; it has {', '.join(groups)}"
+            f"{options.pairs} has no pairs in {', '.join(sorted(unknown))}; it has {', '.join(known)}"
         )
-    pairs = [pair for code in options.languages or groups for pair in groups[code]]
-    chosen = spread(pairs, options.limit)
+    wanted = options.languages or known
     encoder = read_encoder(options)
-    subjects = {"": chosen} | (by_language(chosen) if options.per_language else {})
-    probes = {
-        name: probe_layers(
-            encoder, group, direction=options.direction, reference=options.reference,
-            batch_size=options.batch, progress=progress_bar(f"probing {name}".strip(), "pair"),
-        )
-        for name, group in subjects.items()
-    }  # fmt: skip
+    probes = probe_by_language(
+        encoder, spread([pair for pair in pairs if pair.language in wanted], options.limit),
+        direction=options.direction, reference=options.reference, batch_size=options.batch,
+        criterion=options.criterion, patching=not options.no_patching,
+        progress=progress_bar("probing", "pair"),
+    )  # fmt: skip
+    shown = probes.languages if options.per_language else {}
     if picture is not None:
-        drawn = [probe_picture(probe, name) for name, probe in probes.items()]
-        write_picture(picture, tiled(drawn, columns=4))
-    whole = probes.pop("")
+        write_picture(picture, _drawn(probes.overall, shown))
     return {
         "encoder": encoder.info.family,
-        **_figures(whole),
-        "languages": {name: _figures(probe) for name, probe in probes.items()},
+        **_figures(probes.overall),
+        "languages": {name: _figures(probe) for name, probe in shown.items()},
         "picture": None if picture is None else str(picture),
-        "report": probe_report(whole, f"{encoder.info.family}, {options.encoder.name}"),
+        "report": probe_report(probes.overall, f"{encoder.info.family}, {options.encoder.name}"),
+        "language_report": language_report(shown) if shown else "",
     }
+
+
+def _drawn(overall: "LayerProbe", languages: "dict[str, LayerProbe]") -> "Image.Image":
+    """The curves of all pairs, and below them those of each language and their attention."""
+    from ..cultures import CULTURES
+    from ..plots import stacked
+    from ..probe_pictures import attention_map, causal_curves, language_curves
+    from ..reports import probe_picture
+
+    names = {code: culture.language for code, culture in CULTURES.items()}
+    kinds = [language_curves, attention_map] if languages else []
+    if languages and overall.layer_causal is not None:
+        kinds.insert(1, causal_curves)
+    return stacked([probe_picture(overall), *(draw(languages, names) for draw in kinds)])
 
 
 def describe(result: dict) -> str:
     lines = [result["report"]]
     if result["languages"]:
-        lines += ["", *(f"{name:8s} {probe['reason']}" for name, probe in result["languages"].items())]
+        lines += ["", result["language_report"]]
     if result["picture"]:
         lines += ["", f"The curves are drawn in {result['picture']}"]
     return "\n".join(lines)
@@ -105,7 +132,16 @@ def describe(result: dict) -> str:
 
 def _figures(probe: "LayerProbe") -> dict:
     curves = ("delta_ca", "interval", "ca_cultural", "ca_neutral", "prominence", "causal")
-    names = ("layer", "reason", "direction", "reference", "pairs")
+    names = (
+        "layer",
+        "layer_attention",
+        "layer_causal",
+        "criterion",
+        "reason",
+        "direction",
+        "reference",
+        "pairs",
+    )
     return {
         **{name: getattr(probe, name) for name in names},
         "skipped": list(probe.skipped),

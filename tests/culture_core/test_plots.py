@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from culture_core.plots import CELL, COLOURS, DEEP, curve_picture, grid_picture, heat_map
+from culture_core.plots import (
+    CELL,
+    COLOURS,
+    DEEP,
+    curve_picture,
+    grid_picture,
+    heat_map,
+    stacked,
+    tiled,
+)
 
 TOP = 84
 """The plot begins here: title and legend, which has coloured lines of its own, are above."""
@@ -134,3 +143,20 @@ def test_a_heat_map_of_another_shape_is_refused():
     for values, rows, columns in (([[1.0]], ["a"], ["b", "c"]), ([[1.0]], [], ["b"]), ([], [], [])):
         with pytest.raises(ValueError, match="as many values"):
             heat_map(values, rows, columns, "t")
+
+
+def test_pictures_are_laid_out_row_by_row():
+    colours = ["red", "lime", "blue"]
+    sheet = tiled([Image.new("RGB", (4, 2), colour) for colour in colours], columns=2)
+    assert sheet.size == (8, 4)
+    corners = [sheet.getpixel(place) for place in ((0, 0), (4, 0), (0, 2), (4, 2))]
+    assert corners == [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
+    assert tiled([sheet], columns=3).size == (8, 4)
+
+
+def test_pictures_of_any_sizes_stand_one_below_the_other():
+    red, blue = Image.new("RGB", (4, 2), "red"), Image.new("RGB", (6, 3), "blue")
+    whole = stacked([red, blue])
+    assert whole.size == (6, 5)
+    assert whole.getpixel((0, 0)) == (255, 0, 0) and whole.getpixel((5, 4)) == (0, 0, 255)
+    assert whole.getpixel((5, 0)) == (255, 255, 255)

@@ -2,17 +2,15 @@
 
 import pytest
 import torch
-from PIL import Image
 
 from culture_core.pairs import PromptPair
 from culture_core.probing import LayerProbe
 from culture_core.reports import (
-    by_language,
+    language_report,
     loss_picture,
     probe_picture,
     probe_report,
     spread,
-    tiled,
     training_figures,
     training_summary,
     training_texts,
@@ -50,6 +48,8 @@ def a_probe() -> LayerProbe:
         "none",
         9,
         ("a", "b"),
+        layer_attention=1,
+        layer_causal=1,
     )
 
 
@@ -65,15 +65,15 @@ def test_a_probe_is_drawn_with_its_subject():
     plain, named = probe_picture(a_probe()), probe_picture(a_probe(), "Thai")
     assert plain.size == named.size == (800, 800)
     assert plain.tobytes() != named.tobytes()
+    assert probe_picture(a_probe()._replace(layer_causal=None)).size == (800, 400)
 
 
-def test_pictures_are_laid_out_row_by_row():
-    colours = ["red", "lime", "blue"]
-    sheet = tiled([Image.new("RGB", (4, 2), colour) for colour in colours], columns=2)
-    assert sheet.size == (8, 4)
-    corners = [sheet.getpixel(place) for place in ((0, 0), (4, 0), (0, 2), (4, 2))]
-    assert corners == [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
-    assert tiled([sheet], columns=3).size == (8, 4)
+def test_languages_are_told_as_a_table():
+    text = language_report(
+        {"th": a_probe(), "ko": a_probe()._replace(layer_attention=None, layer_causal=None)}
+    )
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[1][:5] == ["th", "9", "1", "1", "1"] and lines[2] == ["ko", "9", "1", "-", "-"]
 
 
 def test_a_training_is_summed_up():
@@ -112,11 +112,3 @@ def test_every_text_is_trained_on_once():
 def test_a_limit_spreads_over_all_pairs(limit, kept):
     chosen = [int(one.id) for one in spread([pair(number) for number in range(7)], limit)]
     assert chosen == kept
-
-
-def test_pairs_are_told_apart_by_their_language():
-    groups = by_language([pair(1, "th"), pair(2, "ko"), pair(3, "th")])
-    assert {code: [one.id for one in group] for code, group in groups.items()} == {
-        "th": ["1", "3"],
-        "ko": ["2"],
-    }
