@@ -26,6 +26,16 @@ def file_input(kind: str, tooltip: str) -> io.Combo.Input:
     )
 
 
+def encoder_input() -> io.String.Input:
+    """Which encoder of a CLIP."""
+    return io.String.Input(
+        "encoder",
+        default="",
+        tooltip="Only for a CLIP with several text encoders: which one, such as clip_l or "
+        "clip_g. Leave empty otherwise.",
+    )
+
+
 def file_fingerprint(kind: str, name: str | None) -> str:
     """What tells ComfyUI's cache that a chosen file has changed."""
     return file_state(model_path(kind, name)) if name else ""

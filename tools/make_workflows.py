@@ -59,9 +59,9 @@ def loaders() -> Graph:
     ]
 
 
-def amplifier(culture: str, column: int = 1) -> Graph:
+def amplifier(culture: str, column: int = 1, strength: float | Link = 2.0) -> Graph:
     source = {"clip": Link("Text encoder"), "culture_sae": Link("Culture SAE")}
-    setting = {"culture": culture, "strength": 2.0, "mode": "inject", "tokens": "content", "words": ""}
+    setting = {"culture": culture, "strength": strength, "mode": "inject", "tokens": "content", "words": ""}
     return [
         Node("CultureLoadSAE", "Culture SAE", 0, {"file": "miniature.safetensors"}),
         Node("CultureAmplifyNeurons", "Amplify", column, source | setting),
@@ -144,11 +144,52 @@ def demo_graph() -> Graph:
     ]  # fmt: skip
 
 
+def train_graph() -> Graph:
+    pairs = {"culture_pairs": Link("Prompt pairs")}
+    clip = {"clip": Link("Text encoder")}
+    training = {"layer": 11, "latents": 1024, "steps": 1500, "checkpoint": "my-culture"}
+    detected = Link("Detect")
+    return [
+        Node("CultureLoadTextEncoder", "Text encoder", 0, {"folder": "multilingual-e5-small"}),
+        Node("CultureLoadPairs", "Prompt pairs", 0, {"file": "miniature.jsonl"}),
+        Node("CultureTrainSAE", "Train", 1, clip | pairs | training),
+        Node("CultureDetectNeurons", "Detect", 2, clip | pairs | {"culture_sae": Link("Train"), "count": 20}),
+        Node("CultureSaveSAE", "Save", 3, {"culture_sae": detected, "filename_prefix": "my-culture"}),
+        Node("SaveImage", "Loss", 2, {"images": Link("Train", 1), "filename_prefix": "culture/loss"}),
+        Node("PreviewAny", "Training report", 2, {"source": Link("Train", 2)}),
+        Node("SaveImage", "Neurons", 3, {"images": Link("Detect", 1), "filename_prefix": "culture/neurons"}),
+        Node("PreviewAny", "Detection report", 3, {"source": Link("Detect", 2)}),
+        note("From prompt pairs to a file that can be shared. The loss is drawn on the node while it trains. "
+             "Cancel when you like: queue again with the same settings, and the training goes on where it "
+             "stopped. Then load the file with Load Culture SAE (press R first)."),
+    ]  # fmt: skip
+
+
+def sweep_graph() -> Graph:
+    pictures = picture("Picture", "Amplify", "急須", 1, "Prompt")[:-1]
+    sheet = {"images": Link("Decode picture"), "labels": Link("Strengths", 1), "title": "急須"}
+    return [
+        *loaders(), *amplifier("Japanese (ja)", strength=Link("Strengths")), *pictures,
+        Node("CultureStrengthSweep", "Strengths", 0, {"start": 0.0, "stop": 4.0, "steps": 5}),
+        Node("CultureGrid", "Grid", 6, sheet),
+        Node("SaveImage", "Sheet", 7, {"images": Link("Grid"), "filename_prefix": "culture/sweep"}),
+        note("One strength after the other, and all pictures on one sheet. Everything behind Culture Strength "
+             "Sweep runs once for each strength."),
+    ]  # fmt: skip
+
+
 def note(text: str) -> Node:
     return Node("MarkdownNote", "Note", 1, {"text": text})
 
 
-GRAPHS = {"amplify": amplify_graph, "enhance": enhance_graph, "probe": probe_graph, "demo": demo_graph}
+GRAPHS = {
+    "amplify": amplify_graph,
+    "enhance": enhance_graph,
+    "probe": probe_graph,
+    "train": train_graph,
+    "sweep": sweep_graph,
+    "demo": demo_graph,
+}
 
 
 def api_format(graph: Graph, info: dict[str, Any]) -> Workflow:

@@ -1,0 +1,244 @@
+"""What the nodes that train call: a culture SAE from a CLIP, and the neurons of its cultures."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import NamedTuple
+
+import comfy.model_management
+import comfy.sd
+import comfy.utils
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..features import content_features, noun_features
+from ..files import CultureSAE
+from ..neurons import CultureNeurons, detect_all
+from ..pairs import PromptPair
+from ..plots import curve_picture
+from ..sae import SAEConfig, SAEReport, train_sae
+from .applying import matching_encoder
+from .loading import TextEncoderError
+from .pictures import image_tensor
+from .reading import ComfyTextEncoder, taken_layer
+from .saving import checkpoint_path
+
+logger = logging.getLogger(__name__)
+
+NO_CONTRAST = "none"
+CONTRASTS = ("mean", "maximum", NO_CONTRAST)
+_PREVIEW_SECONDS, _BAR_SECONDS = 1.0, 0.1
+_PREVIEW_SHARE = 0.05
+"""Of the time, at most, goes into drawing live pictures."""
+
+
+class TrainedSAE(NamedTuple):
+    """What a training gives."""
+
+    culture_sae: CultureSAE
+    """It has no cultures yet."""
+    picture: Tensor
+    """Loss of every step [1, height, width, 3], as ComfyUI passes pictures on."""
+    report: str
+
+
+class DetectedNeurons(NamedTuple):
+    """What a detection gives."""
+
+    culture_sae: CultureSAE
+    picture: Tensor
+    """WFS of the chosen neurons [1, height, width, 3], as ComfyUI passes pictures on."""
+    report: str
+
+
+def train_sae_on_clip(
+    clip: comfy.sd.CLIP,
+    pairs: Sequence[PromptPair],
+    extra_text: str,
+    layer: int,
+    feature: str,
+    config: SAEConfig,
+    checkpoint: str = "",
+    encoder_key: str | None = None,
+) -> TrainedSAE:
+    """Train an SAE on a feature of a CLIP's text encoder, at all content tokens of the prompts.
+
+    Patches of this pack that are on the CLIP do not count. A run that is interrupted goes on from its
+    checkpoint when it is started again with the same settings; one that ends well removes it.
+
+    Args:
+        pairs: both prompts of each are used.
+        extra_text: more prompts, one a line.
+        checkpoint: plain name of the checkpoint in the output folder; empty for none.
+        encoder_key: which encoder, where the CLIP has several.
+
+    Raises:
+        TextEncoderError: for a CLIP with several encoders and no or a wrong key, or a layer that the
+            conditioning does not depend on.
+        ValueError: for a checkpoint's name that is no plain name, one that belongs to another run, or prompts
+            without words.
+    """
+    path = checkpoint_path(checkpoint)
+    encoder = ComfyTextEncoder(clip, encoder_key)
+    _check_layer(encoder, layer)
+    texts = training_texts(pairs, extra_text)
+    progress = _TrainingProgress(len(texts), config.steps)
+    features, prompts = content_features(encoder, texts, layer, feature, progress.prompts_read)
+    if len(features) < 2:
+        raise ValueError("The prompts hold too few words to train on: add prompt pairs or extra text.")
+    device = comfy.model_management.get_torch_device()
+    comfy.model_management.free_memory(_memory_needed(features, config), device)
+    try:
+        sae, report = train_sae(features, config, prompts, progress.step_done, path, device)
+    except comfy.model_management.InterruptProcessingException:
+        kept = (
+            f"kept in {path}: run again with the same settings to go on" if path else "lost: it had no name"
+        )
+        logger.info("The training was interrupted after step %d. What it learnt is %s.", progress.done, kept)
+        raise
+    if path is not None:
+        path.unlink(missing_ok=True)
+    with torch.inference_mode(False):
+        sae = sae.cpu().requires_grad_(False)
+    comfy.model_management.soft_empty_cache()
+    culture_sae = CultureSAE(
+        sae, layer, feature, encoder.fingerprint(), encoder_key=encoder.key, training=_figures(report, config)
+    )
+    picture = image_tensor([_loss_picture(report.losses)])
+    return TrainedSAE(culture_sae, picture, _training_report(culture_sae, report, len(texts), progress.start))
+
+
+def training_texts(pairs: Sequence[PromptPair], extra_text: str) -> list[str]:
+    """The prompts of pairs and lines of text, each once, in order."""
+    prompts = [text for pair in pairs for text in (pair.cultural, pair.neutral)]
+    lines = (line.strip() for line in extra_text.splitlines())
+    return list(dict.fromkeys([*prompts, *(line for line in lines if line)]))
+
+
+def detect_neurons_in_clip(
+    clip: comfy.sd.CLIP,
+    culture_sae: CultureSAE,
+    pairs: Sequence[PromptPair],
+    contrast: str = "mean",
+    count: int = 0,
+    tau: float = 0.5,
+) -> DetectedNeurons:
+    """Find the neurons of the pairs' cultures; the SAE that comes in stays as it is.
+
+    Cultures that the SAE has and the pairs lack are kept.
+
+    Args:
+        contrast: what a latent's WFS is compared with, the "mean" or the "maximum" of the other cultures', or
+            "none", the paper's ranking.
+        count: neurons a culture; 0: up to the elbow of the ranking.
+        tau: see `detect_neurons`.
+
+    Raises:
+        FileError: where the SAE belongs to another encoder.
+        ValueError: for prompts that activate none of the latents.
+    """
+    encoder = matching_encoder(clip, culture_sae)
+    nouns = noun_features(encoder, pairs, culture_sae.layer, culture_sae.feature)
+    plain = contrast == NO_CONTRAST
+    found = detect_all(
+        culture_sae.sae, nouns.cultural, nouns.neutral, "wfs" if plain else None, tau, count or None,
+        "mean" if plain else contrast,
+    )  # fmt: skip
+    # Strengths were measured with the neurons that are replaced.
+    strengths = {code: value for code, value in culture_sae.strengths.items() if code not in found}
+    result = replace(culture_sae, cultures={**culture_sae.cultures, **found}, strengths=strengths, path=None)
+    return DetectedNeurons(
+        result, image_tensor([_wfs_picture(found)]), _detection_report(found, contrast, tau)
+    )
+
+
+class _TrainingProgress:
+    """Moves ComfyUI's progress bar over reading and training, draws the live picture, and stops on cancel."""
+
+    def __init__(self, prompts: int, steps: int) -> None:
+        self._prompts, self._total = prompts, prompts + steps
+        self._bar = comfy.utils.ProgressBar(self._total)
+        self._next_bar = self._next_picture = 0.0
+        self._losses: list[float] = []
+        self.start = 0
+        """Steps that a checkpoint had done before."""
+        self.done = 0
+
+    def prompts_read(self, done: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self._bar.update_absolute(done)
+
+    def step_done(self, done: int, steps: int, loss: float) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if not self._losses:
+            self.start = done - 1
+        self._losses.append(loss)
+        self.done = done
+        now = time.monotonic()
+        if now < self._next_bar and done < steps:
+            return
+        # A message a step would be more than the browser can show.
+        self._next_bar = now + _BAR_SECONDS
+        preview = None
+        if now >= self._next_picture and len(self._losses) > 1:
+            preview = ("PNG", _loss_picture(self._losses, self.start), None)
+            drawn = time.monotonic()
+            self._next_picture = drawn + max(_PREVIEW_SECONDS, (drawn - now) / _PREVIEW_SHARE)
+        self._bar.update_absolute(self._prompts + done, preview=preview)
+
+
+def _check_layer(encoder: ComfyTextEncoder, layer: int) -> None:
+    highest = taken_layer(encoder.model, encoder.clip.layer_idx)
+    if not 0 <= layer <= highest:
+        raise TextEncoderError(
+            f"Layer {layer} cannot be used: the conditioning comes from layers 0 to {highest} of "
+            f"'{encoder.key}'. Probe Layer names a good one."
+        )
+
+
+def _memory_needed(features: Tensor, config: SAEConfig) -> int:
+    """Bytes: the vectors twice, weights, gradients and AdamW's two moments, and a batch of activations."""
+    width = features.shape[1]
+    batch = 4 * config.batch_size * config.n_latents
+    return 4 * (2 * features.numel() + 4 * 2 * width * config.n_latents + batch)
+
+
+def _figures(report: SAEReport, config: SAEConfig) -> dict:
+    """What the file says of its training."""
+    names = ("fvu_train", "fvu_heldout", "dead", "dense", "vectors", "data_hash")
+    return {name: getattr(report, name) for name in names} | {"config": asdict(config)}
+
+
+def _loss_picture(losses: Sequence[float], start: int = 0) -> Image.Image:
+    return curve_picture({"loss": losses}, "SAE training", x_label="step", y_label="loss", first_x=start + 1)
+
+
+def _training_report(culture_sae: CultureSAE, report: SAEReport, prompts: int, start: int) -> str:
+    sae = culture_sae.sae
+    held = "none held out" if report.fvu_heldout is None else f"{report.fvu_heldout:.3f} on held-out prompts"
+    lines = [
+        f"SAE of layer {culture_sae.layer}, {culture_sae.feature}, of '{culture_sae.encoder_key}'",
+        f"Trained on {report.vectors} vectors of {prompts} prompts, {len(report.losses)} steps"
+        + (f"; steps 1 to {start} come from the checkpoint" if start else ""),
+        f"Variance left unexplained: {report.fvu_train:.3f} in training, {held} (0 is best)",
+        f"Latents: {sae.n_latents}, {sae.k} active at once; {report.dead} dead, {report.dense} dense",
+        *(f"Warning: {warning}" for warning in report.warnings),
+    ]
+    return "\n".join(lines)
+
+
+def _wfs_picture(found: dict[str, CultureNeurons]) -> Image.Image:
+    curves = {code: neurons.wfs_cultural.tolist() for code, neurons in found.items()}
+    return curve_picture(curves, "Chosen neurons", x_label="rank", y_label="WFS", first_x=1)
+
+
+def _detection_report(found: dict[str, CultureNeurons], contrast: str, tau: float) -> str:
+    lines = [f"Compared with other cultures: {contrast}; noun-side latents dropped from {tau:g} on", ""]
+    lines.append("culture  neurons   WFS cultural   WFS neutral   strongest")
+    for code, neurons in found.items():
+        cultural, neutral = float(neurons.wfs_cultural.mean()), float(neurons.wfs_neutral.mean())
+        strongest = ", ".join(map(str, neurons.indices[:5].tolist()))
+        lines.append(f"{code:7s} {len(neurons.indices):8d} {cultural:14.3f} {neutral:13.3f}   {strongest}")
+    return "\n".join(lines)
