@@ -20,8 +20,8 @@ class CultureTrainSAE(io.ComfyNode):
             display_name="Train Culture SAE",
             description="Trains a sparse autoencoder on what a layer of the text encoder says about the "
             "words of your prompts. The encoder itself stays as it is. Follow with Detect Culture Neurons "
-            "and Save Culture SAE. With a checkpoint name, a run that you cancel goes on where it stopped when "
-            "you queue it again with the same settings.",
+            "and Save Culture SAE. With a checkpoint name, a run that you cancel goes on where it stopped "
+            "when you queue it again with the same settings.",
             search_aliases=["culture", "sae", "sparse autoencoder", "training", "dictionary learning"],
             inputs=[
                 io.Clip.Input(

@@ -173,8 +173,8 @@ def sweep_graph() -> Graph:
         Node("CultureStrengthSweep", "Strengths", 0, {"start": 0.0, "stop": 4.0, "steps": 5}),
         Node("CultureGrid", "Grid", 6, sheet),
         Node("SaveImage", "Sheet", 7, {"images": Link("Grid"), "filename_prefix": "culture/sweep"}),
-        note("One strength after the other, and all pictures on one sheet. Everything behind Culture Strength "
-             "Sweep runs once for each strength."),
+        note("One strength after the other, and all pictures on one sheet. Everything behind Culture "
+             "Strength Sweep runs once for each strength."),
     ]  # fmt: skip
 
 
