@@ -35,6 +35,7 @@ class CultureLoadSAE(io.ComfyNode):
             display_name="Load Culture SAE",
             description="Loads a sparse autoencoder of a text encoder's layer, with the neurons of its "
             "cultures.",
+            search_aliases=["culture", "sae", "sparse autoencoder"],
             inputs=[file_input("culture_sae", "Culture SAE. It belongs to one text encoder.")],
             outputs=[
                 CultureSAEType.Output(display_name="CULTURE_SAE", tooltip="For Amplify Culture Neurons.")

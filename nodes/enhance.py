@@ -16,6 +16,7 @@ class CultureLoadEnhancer(io.ComfyNode):
             node_id="CultureLoadEnhancer",
             display_name="Load Layer Enhancer",
             description="Loads a layer enhancer: a few trained weights on one layer of a text encoder.",
+            search_aliases=["culture", "enhancer"],
             inputs=[
                 file_input(
                     "culture_enhancer", "Layer enhancer. It belongs to one text encoder and image model."
@@ -45,6 +46,7 @@ class CultureApplyEnhancer(io.ComfyNode):
         return schema(
             node_id="CultureApplyEnhancer",
             display_name="Apply Layer Enhancer",
+            search_aliases=["culture", "enhancer", "multilingual"],
             description="Adds the enhancer's trained residual to the key layer of the text encoder, so that "
             "a prompt shows the culture of its language. The CLIP that goes in stays as it is.",
             inputs=[

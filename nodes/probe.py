@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..culture_core.comfy import model_path, probe_clip
 from ..culture_core.pairs import PromptPair, load_pairs
 from ..culture_core.probing import DIRECTIONS, REFERENCES
-from .base import CulturePairsType, file_fingerprint, file_input, schema
+from .base import CulturePairsType, encoder_input, file_fingerprint, file_input, schema
 
 _AUTO = "auto"
 
@@ -19,8 +19,14 @@ class CultureLoadPairs(io.ComfyNode):
             node_id="CultureLoadPairs",
             display_name="Load Prompt Pairs",
             description="Loads prompts that come twice: with a culture modifier and without.",
+            search_aliases=["culture", "prompt pairs", "dataset", "jsonl"],
             inputs=[file_input("culture_pairs", "Prompt pairs, a JSONL file with one pair a line.")],
-            outputs=[CulturePairsType.Output(display_name="CULTURE_PAIRS", tooltip="For Probe Layer.")],
+            outputs=[
+                CulturePairsType.Output(
+                    display_name="CULTURE_PAIRS",
+                    tooltip="For Probe Layer, Train Culture SAE and Detect Culture Neurons.",
+                )
+            ],
         )
 
     @classmethod
@@ -40,6 +46,7 @@ class CultureProbeLayer(io.ComfyNode):
         return schema(
             node_id="CultureProbeLayer",
             display_name="Probe Layer",
+            search_aliases=["culture", "probe", "key layer", "attention", "activation patching"],
             description="Measures in which layer of the text encoder a culture modifier acts on its noun: by "
             "attention, and by patching one layer's output from the cultural into the neutral prompt. "
             "Patches of this pack that are on the CLIP do not count.",
@@ -68,16 +75,38 @@ class CultureProbeLayer(io.ComfyNode):
                     tooltip="What stands in for the modifier in the neutral prompt. context: its other "
                     "words. none: zero.",
                 ),
-                io.String.Input(
-                    "encoder",
-                    default="",
-                    tooltip="Only for a CLIP with several text encoders: which one, such as clip_l or "
-                    "clip_g. Leave empty otherwise.",
+                encoder_input(),
+                io.Int.Input(
+                    "bootstrap",
+                    default=1000,
+                    min=10,
+                    max=100_000,
+                    optional=True,
+                    tooltip="Resamples behind the 95 % intervals. 1000 is plenty; more cost a little time.",
+                ),
+                io.Int.Input(
+                    "batch_size",
+                    default=8,
+                    min=1,
+                    max=1024,
+                    optional=True,
+                    tooltip="Pairs at a time. Changes speed and memory, not the result; 32 suits a GPU.",
+                ),
+                io.Boolean.Input(
+                    "per_language",
+                    default=False,
+                    optional=True,
+                    tooltip="Also probe each language alone: its curves follow as further pictures, its "
+                    "layer stands in the report. Takes twice the time; needs ten pairs or more a language.",
                 ),
             ],
             outputs=[
                 io.Int.Output("layer", display_name="layer", tooltip="The key layer, counted from 0."),
-                io.Image.Output("curve", display_name="curve", tooltip="Both measures over the layers."),
+                io.Image.Output(
+                    "curve",
+                    display_name="curve",
+                    tooltip="Both measures over the layers; with per_language one picture a language behind.",
+                ),
                 io.String.Output("report", display_name="report", tooltip="The figures, and why this layer."),
             ],
         )
@@ -91,10 +120,15 @@ class CultureProbeLayer(io.ComfyNode):
         direction: str,
         reference: str,
         encoder: str,
+        bootstrap: int = 1000,
+        batch_size: int = 8,
+        per_language: bool = False,
     ) -> io.NodeOutput:
-        chosen = None if direction == _AUTO else direction
+        chosen, key = None if direction == _AUTO else direction, encoder.strip() or None
         return io.NodeOutput(
-            *probe_clip(clip, culture_pairs, chosen, reference, max_pairs, encoder.strip() or None)
+            *probe_clip(
+                clip, culture_pairs, chosen, reference, max_pairs, key, bootstrap, batch_size, per_language
+            )
         )
 
 

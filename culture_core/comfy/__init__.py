@@ -25,6 +25,7 @@ from .loading import TextEncoderError, load_text_encoder
 from .patching import patch_clip
 from .pictures import image_grid
 from .places import choose_encoders, encoders_of, taken_layer
+from .probing import probe_clip
 from .prompts import PromptTracer
 from .reading import INJECTION_KEY, ComfyTextEncoder
 from .saving import checkpoint_path, save_to_output

@@ -12,6 +12,12 @@ DISPLAY_NAMES = {
     "CultureLoadPairs": "Load Prompt Pairs",
     "CultureProbeLayer": "Probe Layer",
     "CultureLoadTextEncoder": "Load Multilingual Text Encoder",
+    "CultureTrainSAE": "Train Culture SAE",
+    "CultureDetectNeurons": "Detect Culture Neurons",
+    "CultureSaveSAE": "Save Culture SAE",
+    "CultureSaveEnhancer": "Save Layer Enhancer",
+    "CultureStrengthSweep": "Culture Strength Sweep",
+    "CultureGrid": "Culture Grid",
 }
 WIDGETS = {
     "CultureLoadSAE": ["file"],
@@ -19,11 +25,32 @@ WIDGETS = {
     "CultureLoadEnhancer": ["file"],
     "CultureApplyEnhancer": ["strength"],
     "CultureLoadPairs": ["file"],
-    "CultureProbeLayer": ["max_pairs", "direction", "reference", "encoder"],
+    "CultureProbeLayer": [
+        "max_pairs", "direction", "reference", "encoder", "bootstrap", "batch_size", "per_language",
+    ],
     "CultureLoadTextEncoder": ["folder"],
+    "CultureTrainSAE": [
+        "layer", "feature", "latents", "k", "steps", "batch_size", "learning_rate", "seed", "checkpoint",
+        "encoder", "extra_text",
+    ],
+    "CultureDetectNeurons": ["contrast", "count", "tau"],
+    "CultureSaveSAE": ["filename_prefix", "author", "licence", "description"],
+    "CultureSaveEnhancer": ["filename_prefix", "author", "licence", "description"],
+    "CultureStrengthSweep": ["start", "stop", "steps", "values", "label"],
+    "CultureGrid": ["labels", "columns", "title"],
+}  # fmt: skip
+OUTPUTS = {
+    "CultureProbeLayer": ["layer", "curve", "report"],
+    "CultureTrainSAE": ["CULTURE_SAE", "loss", "report"],
+    "CultureDetectNeurons": ["CULTURE_SAE", "picture", "report"],
+    "CultureSaveSAE": ["path"],
+    "CultureSaveEnhancer": ["path"],
+    "CultureStrengthSweep": ["strength", "labels"],
+    "CultureGrid": ["sheet"],
 }
+ADDED_LATER = {"CultureProbeLayer": ["bootstrap", "batch_size", "per_language"]}
 """Saved workflows hold widget values by position: append, never insert or rename."""
-SOCKETS = {"clip", "culture_sae", "culture_enhancer", "culture_pairs"}
+SOCKETS = {"clip", "culture_sae", "culture_enhancer", "culture_pairs", "images"}
 
 
 def test_the_pack_offers_exactly_these_nodes(node_classes: dict[str, type]) -> None:
@@ -43,6 +70,23 @@ def test_a_node_explains_itself(name: str, node_classes: dict[str, type]) -> Non
 def test_widgets_keep_their_order(name: str, node_classes: dict[str, type]) -> None:
     inputs = [item.id for item in node_classes[name].GET_SCHEMA().inputs]
     assert [item for item in inputs if item not in SOCKETS] == WIDGETS[name]
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_outputs_keep_their_order(name: str, node_classes: dict[str, type]) -> None:
+    assert [output.display_name for output in node_classes[name].GET_SCHEMA().outputs] == OUTPUTS[name]
+
+
+@pytest.mark.parametrize("name", ADDED_LATER)
+def test_graphs_saved_before_an_input_was_added_still_run(name: str, node_classes: dict[str, type]) -> None:
+    inputs = {item.id: item for item in node_classes[name].GET_SCHEMA().inputs}
+    assert all(inputs[added].optional for added in ADDED_LATER[name])
+
+
+def test_a_training_seed_has_no_control_that_changes_it(node_classes: dict[str, type]) -> None:
+    # A new seed after every run would make a cancelled training start anew.
+    _, options = node_classes["CultureTrainSAE"].INPUT_TYPES()["required"]["seed"]
+    assert options["control_after_generate"] is False
 
 
 def test_the_amplifiers_strength_is_a_slider_from_mask_to_twelve(node_classes: dict[str, type]) -> None:
