@@ -204,6 +204,12 @@ class CultureDetectNeurons(io.ComfyNode):
                     tooltip="Latents that the plain prompts use more than tau times as much as the cultural "
                     "ones belong to the noun and are left out. 0.5 is usual; higher keeps more.",
                 ),
+                io.Boolean.Input(
+                    "by_effect",
+                    default=False,
+                    tooltip="Try several counts and contrasts, and keep for each culture what moves prompts "
+                    "that were kept aside most. count and contrast above then do not count. Takes minutes.",
+                ),
             ],
             outputs=[
                 CultureSAEType.Output(
@@ -227,8 +233,11 @@ class CultureDetectNeurons(io.ComfyNode):
         contrast: str,
         count: int,
         tau: float,
+        by_effect: bool,
     ) -> io.NodeOutput:
-        return io.NodeOutput(*detect_neurons_in_clip(clip, culture_sae, culture_pairs, contrast, count, tau))
+        return io.NodeOutput(
+            *detect_neurons_in_clip(clip, culture_sae, culture_pairs, contrast, count, tau, by_effect)
+        )
 
 
 NODES = [CultureTrainSAE, CultureDetectNeurons]

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import NamedTuple
 
 import comfy.model_management
@@ -13,13 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..features import content_features, noun_features
+from .. import neuron_figures
+from ..detection import DetectOptions, detect_in
+from ..features import content_features
 from ..files import CultureSAE
-from ..neurons import CultureNeurons, detect_all
 from ..pairs import PromptPair
 from ..plots import curve_picture
 from ..sae import SAEConfig, SAEReport, train_sae
-from .applying import matching_encoder
+from .applying import matching_encoder, progress_report
 from .loading import TextEncoderError
 from .pictures import image_tensor
 from .reading import ComfyTextEncoder, taken_layer
@@ -28,7 +29,7 @@ from .saving import checkpoint_path
 logger = logging.getLogger(__name__)
 
 NO_CONTRAST = "none"
-CONTRASTS = ("mean", "maximum", NO_CONTRAST)
+CONTRASTS = (*neuron_figures.CONTRASTS, NO_CONTRAST)
 _PREVIEW_SECONDS, _BAR_SECONDS = 1.0, 0.1
 _PREVIEW_SHARE = 0.05
 """Of the time, at most, goes into drawing live pictures."""
@@ -84,6 +85,8 @@ def train_sae_on_clip(
     encoder = ComfyTextEncoder(clip, encoder_key)
     _check_layer(encoder, layer)
     texts = training_texts(pairs, extra_text)
+    if not texts:
+        raise ValueError("There are no prompts to train on: connect prompt pairs, or write extra text.")
     progress = _TrainingProgress(len(texts), config.steps)
     features, prompts = content_features(encoder, texts, layer, feature, progress.prompts_read)
     if len(features) < 2:
@@ -124,6 +127,7 @@ def detect_neurons_in_clip(
     contrast: str = "mean",
     count: int = 0,
     tau: float = 0.5,
+    by_effect: bool = False,
 ) -> DetectedNeurons:
     """Find the neurons of the pairs' cultures; the SAE that comes in stays as it is.
 
@@ -133,24 +137,25 @@ def detect_neurons_in_clip(
         contrast: what a latent's WFS is compared with, the "mean" or the "maximum" of the other cultures', or
             "none", the paper's ranking.
         count: neurons a culture; 0: up to the elbow of the ranking.
-        tau: see `detect_neurons`.
+        tau: latents with a neutral WFS from tau times the cultural one on belong to the noun and are dropped.
+        by_effect: choose number and contrast by what amplifying does to pairs that are kept from the
+            detection; `count` and `contrast` then do not count.
 
     Raises:
         FileError: where the SAE belongs to another encoder.
-        ValueError: for prompts that activate none of the latents.
+        ValueError: for prompts that activate none of the latents, or too few to keep some.
     """
+    options = DetectOptions(
+        count=count or None,
+        contrast=CONTRASTS[0] if contrast == NO_CONTRAST else contrast,
+        score="wfs" if contrast == NO_CONTRAST else None,
+        tau=tau,
+        by_effect=by_effect,
+    )
     encoder = matching_encoder(clip, culture_sae)
-    nouns = noun_features(encoder, pairs, culture_sae.layer, culture_sae.feature)
-    plain = contrast == NO_CONTRAST
-    found = detect_all(
-        culture_sae.sae, nouns.cultural, nouns.neutral, "wfs" if plain else None, tau, count or None,
-        "mean" if plain else contrast,
-    )  # fmt: skip
-    # Strengths were measured with the neurons that are replaced.
-    strengths = {code: value for code, value in culture_sae.strengths.items() if code not in found}
-    result = replace(culture_sae, cultures={**culture_sae.cultures, **found}, strengths=strengths, path=None)
+    found = detect_in(culture_sae, encoder, pairs, options, progress_report())
     return DetectedNeurons(
-        result, image_tensor([_wfs_picture(found)]), _detection_report(found, contrast, tau)
+        found.culture_sae, image_tensor([_wfs_picture(found.culture_sae, pairs)]), found.report
     )
 
 
@@ -229,16 +234,8 @@ def _training_report(culture_sae: CultureSAE, report: SAEReport, prompts: int, s
     return "\n".join(lines)
 
 
-def _wfs_picture(found: dict[str, CultureNeurons]) -> Image.Image:
+def _wfs_picture(culture_sae: CultureSAE, pairs: Sequence[PromptPair]) -> Image.Image:
+    codes = dict.fromkeys(pair.culture for pair in pairs)
+    found = {code: culture_sae.cultures[code] for code in codes if code in culture_sae.cultures}
     curves = {code: neurons.wfs_cultural.tolist() for code, neurons in found.items()}
     return curve_picture(curves, "Chosen neurons", x_label="rank", y_label="WFS", first_x=1)
-
-
-def _detection_report(found: dict[str, CultureNeurons], contrast: str, tau: float) -> str:
-    lines = [f"Compared with other cultures: {contrast}; noun-side latents dropped from {tau:g} on", ""]
-    lines.append("culture  neurons   WFS cultural   WFS neutral   strongest")
-    for code, neurons in found.items():
-        cultural, neutral = float(neurons.wfs_cultural.mean()), float(neurons.wfs_neutral.mean())
-        strongest = ", ".join(map(str, neurons.indices[:5].tolist()))
-        lines.append(f"{code:7s} {len(neurons.indices):8d} {cultural:14.3f} {neutral:13.3f}   {strongest}")
-    return "\n".join(lines)

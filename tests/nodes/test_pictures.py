@@ -18,11 +18,6 @@ def stock() -> Any:
 
 
 @pytest.fixture(scope="module")
-def plain_clip(node_classes: dict[str, type]) -> Any:
-    return node_classes["CultureLoadTextEncoder"].execute("multilingual-e5-small")[0]
-
-
-@pytest.fixture(scope="module")
 def paint(stock: Any, node_classes: dict[str, type]) -> Any:
     with torch.inference_mode():
         model = stock.UNETLoader().load_unet("culture_miniature.safetensors", "default")[0]
@@ -82,4 +77,21 @@ def test_the_probe_node_gives_a_layer_a_picture_and_a_report(
             node_classes["CultureProbeLayer"].execute(plain_clip, pairs, 4, "auto", "context", "").args
         )
     assert 0 <= layer < 12 and f"Key layer: {layer}" in report
-    assert curve.ndim == 4 and curve.shape[-1] == 3 and 0 <= curve.min() < curve.max() <= 1
+    assert curve.shape == (1, 800, 800, 3) and 0 <= curve.min() < curve.max() <= 1
+
+
+def test_the_probe_node_shows_every_language_on_request(
+    node_classes: dict[str, type], plain_clip: Any
+) -> None:
+    every = node_classes["CultureLoadPairs"].execute("miniature.jsonl")[0]
+    pairs = [pair for pair in every if pair.language in ("de", "ja")][::4]
+    settings = (1000, "auto", "context", "", 50, 4, True)
+    with torch.inference_mode():
+        layer, curves, report = node_classes["CultureProbeLayer"].execute(plain_clip, pairs, *settings).args
+        alone = [pair for pair in pairs if pair.language == "ja"]
+        of_japanese = node_classes["CultureProbeLayer"].execute(plain_clip, alone, *settings[:-1]).args
+    assert curves.shape[0] == 3 and len({curve.numpy().tobytes() for curve in curves}) == 3
+    assert f"ja       layer {of_japanese[0]}:" in report and "\nde       layer" in report
+    assert list(dict.fromkeys(pair.language for pair in pairs)) == ["ja", "de"]
+    # Below the title, which names the language.
+    assert torch.equal(curves[1][100:400], of_japanese[1][0][100:400])

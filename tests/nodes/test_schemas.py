@@ -33,7 +33,7 @@ WIDGETS = {
         "layer", "feature", "latents", "k", "steps", "batch_size", "learning_rate", "seed", "checkpoint",
         "encoder", "extra_text",
     ],
-    "CultureDetectNeurons": ["contrast", "count", "tau"],
+    "CultureDetectNeurons": ["contrast", "count", "tau", "by_effect"],
     "CultureSaveSAE": ["filename_prefix", "author", "licence", "description"],
     "CultureSaveEnhancer": ["filename_prefix", "author", "licence", "description"],
     "CultureStrengthSweep": ["start", "stop", "steps", "values", "label"],
