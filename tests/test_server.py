@@ -14,9 +14,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from culture_core.enhancer import LayerEnhancer
-from culture_core.files import CultureSAE, EnhancerFile, save_culture_sae, save_enhancer
+from culture_core.files import CultureSAE, EnhancerFile, load_culture_sae, save_culture_sae, save_enhancer
 from culture_core.neurons import CultureNeurons
 from culture_core.sae import TopKSAE
+from culture_core.sheets import GAP
 from tools.comfy_client import ComfyClient, Progress, Result, Workflow, WorkflowError, find_node, set_inputs
 from tools.comfy_server import ComfyServer
 
@@ -122,6 +123,155 @@ def test_a_probe_can_be_interrupted_and_the_server_goes_on(client: ComfyClient) 
     with pytest.raises(WorkflowError, match="interrupted"):
         client.run(graph, on_progress=stop)
     assert client.object_info("CultureProbeLayer")
+
+
+# ------------------------------------------------------------------------------------- training, comparing
+
+TRAIN = {"steps": 60, "latents": 128, "k": 8, "batch_size": 32, "layer": 11, "checkpoint": ""}
+
+
+def training(**settings: object) -> Workflow:
+    graph = workflow("train")
+    set_inputs(graph, "Train", **(TRAIN | settings))
+    return graph
+
+
+def saved_path(graph: Workflow, result: Result) -> Path:
+    return Path(result.outputs[find_node(graph, "Save")]["text"][0])
+
+
+def test_the_training_graph_gives_a_file_that_loads_and_amplifies(
+    client: ComfyClient, server: ComfyServer
+) -> None:
+    graph = training()
+    set_inputs(graph, "Save", filename_prefix="first/try", author="Ada")
+    result = client.run(graph)
+    path = saved_path(graph, result)
+    assert path == server.base / "output" / "culture_sae" / "first" / "try_00001_.safetensors"
+    shown = pictures(client, graph, result)
+    assert shown["Loss"].shape == (480, 800, 3) and shown["Neurons"].std() > 0
+    report = result.outputs[find_node(graph, "Detection report")]["text"][0]
+    assert "Thai (th)" in report and load_culture_sae(path).author == "Ada"
+    painting = small(workflow("amplify"))
+    set_inputs(painting, "Culture SAE", file=str(Path("first") / "try_00001_.safetensors"))
+    set_inputs(painting, "Amplify", strength=6.0)
+    painted = pictures(client, painting, client.run(painting))
+    assert not np.array_equal(painted["As it is"], painted["Amplified"])
+
+
+def test_a_training_that_was_cancelled_goes_on_to_the_same_file(
+    client: ComfyClient, server: ComfyServer
+) -> None:
+    long = training(steps=1500, batch_size=16, checkpoint="half")
+    kept = server.base / "output" / "culture_checkpoints" / "half.safetensors"
+
+    def stop(progress: Progress) -> None:
+        if progress.node == "Train" and progress.steps and progress.step > progress.steps - 1400:
+            client.interrupt()
+
+    with pytest.raises(WorkflowError, match="interrupted in node .*Train"):
+        client.run(long, on_progress=stop)
+    assert kept.is_file() and f"kept in {kept}" in server.log()
+    resumed = client.run(long)
+    assert "come from the checkpoint" in resumed.outputs[find_node(long, "Training report")]["text"][0]
+    assert not kept.exists()
+    # Another name is another node to ComfyUI's cache, and to the training nothing.
+    undisturbed = training(steps=1500, batch_size=16, checkpoint="other")
+    files = [saved_path(long, resumed), saved_path(undisturbed, client.run(undisturbed))]
+    first, second = map(load_file, files)
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_loss_is_drawn_on_the_node_while_it_trains(client: ComfyClient) -> None:
+    from websocket import create_connection
+
+    socket = create_connection(client.url.replace("http", "ws", 1) + f"/ws?clientId={client.client_id}")
+    prompt = client.queue(training(seed=1))
+    previews = []
+    try:
+        while True:
+            message = socket.recv()
+            if isinstance(message, bytes):
+                previews.append(message)
+            elif (data := json.loads(message))["type"] == "executing" and data["data"]["node"] is None:
+                break
+    finally:
+        socket.close()
+    assert client.history(prompt)["status"]["status_str"] == "success" and previews
+    # Four bytes name the kind of message, four that of the picture.
+    assert Image.open(io.BytesIO(previews[0][8:])).size == (800, 480)
+
+
+def test_the_sweep_graph_gives_one_sheet_with_a_picture_a_strength(client: ComfyClient) -> None:
+    graph = small(workflow("sweep"))
+    set_inputs(graph, "Strengths", values="0, 2, 6")
+    result = client.run(graph)
+    assert len(client.images(result)[find_node(graph, "Sheet")]) == 1
+    sheet = pictures(client, graph, result)["Sheet"]
+    room = (sheet.shape[1] - GAP) // 3
+    lefts = [GAP + index * room + (room - GAP - 64) // 2 for index in range(3)]
+    plain = small(workflow("amplify"))
+    for title in ("Prompt", "Prompt, amplified"):
+        set_inputs(plain, title, text="急須")
+    expected = pictures(client, plain, client.run(plain))
+    # Columns that a picture fills have no paper in them.
+    filled = (sheet.min(axis=-1) < 250).sum(axis=0)
+    assert all(filled[left : left + 64].min() > 32 for left in lefts)
+    top = next(
+        y for y in range(sheet.shape[0]) if np.array_equal(expected["As it is"], cell(sheet, lefts[0], y))
+    )
+    found = [cell(sheet, left, top) for left in lefts]
+    assert np.array_equal(found[1], expected["Amplified"])  # whose strength is 2
+    assert not np.array_equal(found[1], found[2])
+
+
+def cell(sheet: np.ndarray, left: int, top: int) -> np.ndarray:
+    return sheet[top : top + 64, left : left + 64]
+
+
+def test_a_sweep_fans_out_what_stands_behind_it_once_a_strength(client: ComfyClient) -> None:
+    graph = small(workflow("sweep"))
+    set_inputs(graph, "Strengths", start=0.0, stop=1.0, steps=4)
+    graph["show"] = {"class_type": "SaveImage", "inputs": {
+        "images": [find_node(graph, "Decode picture"), 0], "filename_prefix": "culture/each",
+    }}  # fmt: skip
+    assert len(client.images(client.run(graph))["show"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("title", "inputs", "message"),
+    [
+        ("Train", {"checkpoint": "../../x"}, "no plain file name"),
+        ("Train", {"layer": 12}, "Layer 12 cannot be used.*layers 0 to 11"),
+        ("Train", {"k": 300}, "k=300"),
+        ("Train", {"encoder": "clip_g"}, "multilingual_e5.*not clip_g"),
+        ("Detect", {"contrast": "median"}, "median"),
+        ("Save", {"filename_prefix": "../x"}, "stays inside the output folder"),
+        ("Prompt pairs", {"file": "no-such.jsonl"}, "no-such.jsonl"),
+    ],
+)
+def test_a_training_graph_with_a_bad_value_says_what_is_wrong(
+    client: ComfyClient, title: str, inputs: dict, message: str
+) -> None:
+    graph = training()
+    set_inputs(graph, title, **inputs)
+    with pytest.raises(WorkflowError, match=f"(?s){title}.*{message}"):
+        client.run(graph)
+
+
+def test_a_list_of_strengths_that_are_no_numbers_is_refused(client: ComfyClient) -> None:
+    graph = small(workflow("sweep"))
+    set_inputs(graph, "Strengths", values="0, much")
+    with pytest.raises(WorkflowError, match="Strengths.*'much' is no number"):
+        client.run(graph)
+
+
+def test_a_checked_text_may_come_from_another_node(client: ComfyClient) -> None:
+    graph = small(workflow("sweep"))
+    graph["list"] = {"class_type": "PrimitiveString", "inputs": {"value": "0, much"}}
+    set_inputs(graph, "Strengths", values=["list", 0])
+    with pytest.raises(WorkflowError, match="Strengths.*failed.*'much' is no number"):
+        client.run(graph)
 
 
 # --------------------------------------------------------------------------------------------------- bad
