@@ -16,12 +16,14 @@ from safetensors.torch import load_file, save_file
 from culture_core.enhancer import LayerEnhancer
 from culture_core.files import CultureSAE, EnhancerFile, load_culture_sae, save_culture_sae, save_enhancer
 from culture_core.neurons import CultureNeurons
+from culture_core.pairs import load_pairs, save_pairs
 from culture_core.sae import TopKSAE
 from culture_core.sheets import GAP
 from tools.comfy_client import ComfyClient, Progress, Result, Workflow, WorkflowError, find_node, set_inputs
 from tools.comfy_server import ComfyServer
 
 WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
+PAIRS = WORKFLOWS.parent / "models" / "culture_pairs" / "miniature.jsonl"
 E5 = {"family": "bert", "layers": 12, "width": 384, "heads": 12, "vocabulary": 250037, "weights": [0.5]}
 SIZES = (384, 64, 8)
 
@@ -127,11 +129,20 @@ def test_a_probe_can_be_interrupted_and_the_server_goes_on(client: ComfyClient) 
 
 # ------------------------------------------------------------------------------------- training, comparing
 
-TRAIN = {"steps": 60, "latents": 128, "k": 8, "batch_size": 32, "layer": 11, "checkpoint": ""}
+TRAIN = {"steps": 60, "latents": 128, "k": 8, "batch_size": 16, "layer": 11, "checkpoint": ""}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_pairs(server: ComfyServer) -> None:
+    """A file of four pairs of three cultures: enough to train and detect in a second."""
+    every = load_pairs(PAIRS)
+    chosen = [[pair for pair in every if pair.culture == code][:4] for code in ("de", "ja", "th")]
+    save_pairs(sum(chosen, []), server.base / "models" / "culture_pairs" / "few.jsonl")
 
 
 def training(**settings: object) -> Workflow:
     graph = workflow("train")
+    set_inputs(graph, "Prompt pairs", file="few.jsonl")
     set_inputs(graph, "Train", **(TRAIN | settings))
     return graph
 
@@ -162,7 +173,7 @@ def test_the_training_graph_gives_a_file_that_loads_and_amplifies(
 def test_a_training_that_was_cancelled_goes_on_to_the_same_file(
     client: ComfyClient, server: ComfyServer
 ) -> None:
-    long = training(steps=1500, batch_size=16, checkpoint="half")
+    long = training(steps=1500, checkpoint="half")
     kept = server.base / "output" / "culture_checkpoints" / "half.safetensors"
 
     def stop(progress: Progress) -> None:
@@ -176,7 +187,7 @@ def test_a_training_that_was_cancelled_goes_on_to_the_same_file(
     assert "come from the checkpoint" in resumed.outputs[find_node(long, "Training report")]["text"][0]
     assert not kept.exists()
     # Another name is another node to ComfyUI's cache, and to the training nothing.
-    undisturbed = training(steps=1500, batch_size=16, checkpoint="other")
+    undisturbed = training(steps=1500, checkpoint="other")
     files = [saved_path(long, resumed), saved_path(undisturbed, client.run(undisturbed))]
     first, second = map(load_file, files)
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

@@ -19,7 +19,8 @@ def image_tensor(pictures: Iterable[Image.Image]) -> Tensor:
 
 def pil_images(images: Tensor) -> list[Image.Image]:
     """An IMAGE as pictures; transparency is left out, a single channel is grey."""
-    pixels = (images.float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+    # Cut off, not rounded, as Save Image does: a sheet then holds the very pixels of its pictures' files.
+    pixels = (images.float().cpu().clamp(0, 1) * 255).to(torch.uint8)
     pixels = pixels.expand(*pixels.shape[:-1], 3) if pixels.shape[-1] == 1 else pixels[..., :3]
     return [Image.fromarray(picture) for picture in pixels.numpy()]
 
