@@ -26,13 +26,13 @@ def file_input(kind: str, tooltip: str) -> io.Combo.Input:
     )
 
 
-def encoder_input() -> io.String.Input:
-    """Which encoder of a CLIP."""
+def encoder_input(several: str) -> io.String.Input:
+    """Which encoders of a CLIP; `several` says what becomes of more than one."""
     return io.String.Input(
         "encoder",
         default="",
-        tooltip="Only for a CLIP with several text encoders: which one, such as clip_l or "
-        "clip_g. Leave empty otherwise.",
+        tooltip="For a CLIP with several text encoders: which, such as clip_l or t5xxl, or 'clip_l, clip_g', "
+        f"or all. {several} Empty: the largest, which carries most of the prompt.",
     )
 
 

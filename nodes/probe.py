@@ -75,7 +75,7 @@ class CultureProbeLayer(io.ComfyNode):
                     tooltip="What stands in for the modifier in the neutral prompt. context: its other "
                     "words. none: zero.",
                 ),
-                encoder_input(),
+                encoder_input("One picture and report each; layer is that of the first."),
                 io.Int.Input(
                     "bootstrap",
                     default=1000,
@@ -124,10 +124,18 @@ class CultureProbeLayer(io.ComfyNode):
         batch_size: int = 8,
         per_language: bool = False,
     ) -> io.NodeOutput:
-        chosen, key = None if direction == _AUTO else direction, encoder.strip() or None
+        chosen = None if direction == _AUTO else direction
         return io.NodeOutput(
             *probe_clip(
-                clip, culture_pairs, chosen, reference, max_pairs, key, bootstrap, batch_size, per_language
+                clip,
+                culture_pairs,
+                chosen,
+                reference,
+                max_pairs,
+                encoder,
+                bootstrap,
+                batch_size,
+                per_language,
             )
         )
 

@@ -73,7 +73,7 @@ class CultureTrainSAE(io.ComfyNode):
                     "batch_size",
                     default=256,
                     min=1,
-                    max=1_000_000,
+                    max=65536,
                     tooltip="Words a step. 128 to 1024; larger is steadier and slower.",
                 ),
                 io.Float.Input(
@@ -102,7 +102,7 @@ class CultureTrainSAE(io.ComfyNode):
                     "folder, under culture_checkpoints. Cancel, and queue again with the same settings to go "
                     "on. It is removed when the run ends well. Empty: a cancelled run is lost.",
                 ),
-                encoder_input(),
+                encoder_input("An SAE belongs to one."),
                 io.String.Input(
                     "extra_text",
                     default="",
@@ -152,9 +152,7 @@ class CultureTrainSAE(io.ComfyNode):
     ) -> io.NodeOutput:
         config = SAEConfig(latents, k, learning_rate, steps, batch_size, seed=seed)
         return io.NodeOutput(
-            *train_sae_on_clip(
-                clip, culture_pairs, extra_text, layer, feature, config, checkpoint, encoder.strip() or None
-            )
+            *train_sae_on_clip(clip, culture_pairs, extra_text, layer, feature, config, checkpoint, encoder)
         )
 
 

@@ -29,14 +29,15 @@ def image_grid(images: Sequence[Tensor], labels: Sequence[str], columns: int, ti
     """A sheet [1, height, width, 3] of the pictures of several IMAGEs.
 
     Args:
-        labels: one a picture, or one an IMAGE of several; texts may hold several, one a line.
+        labels: one a picture, or one an IMAGE of several; or a single text with a label a line.
         columns: pictures a row; 0: automatic.
 
     Raises:
         ValueError: for other than as many labels, or a sheet that is too large.
     """
     batches = [pil_images(image) for image in images]
-    texts = [line for text in labels for line in text.splitlines() if line.strip()]
+    # One text is written by hand, a line a picture; several come from another node.
+    texts = [line for line in labels[0].splitlines() if line.strip()] if len(labels) == 1 else list(labels)
     if len(texts) == len(batches):
         texts = [text for text, batch in zip(texts, batches, strict=True) for _ in batch]
     return image_tensor([picture_grid([p for batch in batches for p in batch], texts, columns, title)])

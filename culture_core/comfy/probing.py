@@ -1,6 +1,6 @@
 """What the probing node calls: where in a CLIP's text encoder a culture modifier acts on its noun."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import comfy.sd
@@ -12,6 +12,7 @@ from ..plots import curve_picture
 from ..probing import CONTEXT, LayerProbe, probe_layers
 from .applying import progress_report
 from .pictures import image_tensor
+from .places import choose_encoders
 from .reading import ComfyTextEncoder
 
 _SIZE = (800, 400)
@@ -22,8 +23,8 @@ class ProbeResult(NamedTuple):
 
     layer: int
     curves: Tensor
-    """Pictures of the curves [B, height, width, 3], as ComfyUI passes pictures on: of all pairs, then of each
-    language where that was asked for."""
+    """Pictures of the curves [B, height, width, 3], as ComfyUI passes pictures on: encoder by encoder, of all
+    pairs, then of each language where that was asked for."""
     report: str
 
 
@@ -33,41 +34,41 @@ def probe_clip(
     direction: str | None = None,
     reference: str = CONTEXT,
     limit: int = 60,
-    encoder_key: str | None = None,
+    encoder_choice: str = "",
     bootstrap: int = 1000,
     batch_size: int = 8,
     per_language: bool = False,
 ) -> ProbeResult:
-    """Probe a CLIP's text encoder for the layer where a culture modifier acts on its noun.
+    """Probe text encoders of a CLIP for the layer where a culture modifier acts on its noun.
 
     Args:
         direction: see `probe_layers`; None chooses by the encoder.
         limit: at most so many pairs, spread evenly over all of them.
-        encoder_key: which encoder, where the CLIP has several.
+        encoder_choice: which encoders, see `choose_encoders`; the layer is that of the first.
         bootstrap: resamples behind the intervals.
         batch_size: pairs at a time.
         per_language: also probe with the pairs of each language alone.
 
     Raises:
-        TextEncoderError: for a CLIP with several encoders and no or a wrong key.
+        TextEncoderError: for an encoder that the CLIP does not have.
         ValueError: where no pair can be used.
     """
-    encoder = ComfyTextEncoder(clip, encoder_key)
+    encoders = [ComfyTextEncoder(clip, key) for key in choose_encoders(clip, encoder_choice)]
     chosen = pairs[:: max(1, -(-len(pairs) // limit))]
     groups = {"": chosen, **(_by_language(chosen) if per_language else {})}
-    report = _shared_progress(sum(map(len, groups.values())))
-    probes = {
-        name: probe_layers(
-            encoder, group, direction, reference, batch_size, bootstrap, progress=report(len(group))
-        )
-        for name, group in groups.items()
-    }
-    pictures = [_picture(probe, name) for name, probe in probes.items()]
-    text = _report(encoder, probes[""])
-    languages = [f"{name:8s} {probe.reason}" for name, probe in probes.items() if name]
-    return ProbeResult(
-        probes[""].layer, image_tensor(pictures), "\n".join([text, *(["", *languages] if languages else [])])
-    )
+    report = _shared_progress(len(encoders) * sum(map(len, groups.values())))
+    pictures, texts, layers = [], [], []
+    for encoder in encoders:
+        probes = {
+            name: probe_layers(
+                encoder, group, direction, reference, batch_size, bootstrap, progress=report(len(group))
+            )
+            for name, group in groups.items()
+        }
+        pictures += [_picture(probe, _title(encoders, encoder, name)) for name, probe in probes.items()]
+        texts.append(_report(encoder, probes))
+        layers.append(probes[""].layer)
+    return ProbeResult(layers[0], image_tensor(pictures), "\n\n".join(texts))
 
 
 def _by_language(pairs: Sequence[PromptPair]) -> dict[str, list[PromptPair]]:
@@ -90,9 +91,14 @@ def _shared_progress(total: int) -> Callable[[int], Callable[[int, int], None]]:
     return take
 
 
-def _picture(probe: LayerProbe, language: str) -> Image.Image:
-    """Both curves, one below the other."""
-    behind = f", {language}" if language else ""
+def _title(encoders: list[ComfyTextEncoder], encoder: ComfyTextEncoder, language: str) -> str:
+    """What tells a picture from the others."""
+    parts = [encoder.key] if len(encoders) > 1 else []
+    return "".join(f", {part}" for part in [*parts, language] if part)
+
+
+def _picture(probe: LayerProbe, behind: str) -> Image.Image:
+    """Both curves, one below the other; `behind` is added to their titles."""
     attention = {"ΔCA": probe.delta_ca, "CA cultural": probe.ca_cultural, "CA neutral": probe.ca_neutral}
     upper = curve_picture(
         {name: curve.tolist() for name, curve in attention.items()},
@@ -110,7 +116,8 @@ def _picture(probe: LayerProbe, language: str) -> Image.Image:
     return picture
 
 
-def _report(encoder: ComfyTextEncoder, probe: LayerProbe) -> str:
+def _report(encoder: ComfyTextEncoder, probes: Mapping[str, LayerProbe]) -> str:
+    probe = probes[""]
     lines = [
         f"Key layer: {probe.layer} of 0 to {encoder.info.layers - 1} ({encoder.info.family}, "
         f"'{encoder.key}')",
@@ -123,4 +130,5 @@ def _report(encoder: ComfyTextEncoder, probe: LayerProbe) -> str:
     curves = zip(probe.delta_ca.tolist(), probe.interval.tolist(), probe.causal.tolist(), strict=True)
     for layer, (delta, (low, high), causal) in enumerate(curves):
         lines.append(f"{layer:5d} {delta:8.4f}   {low:7.4f} {high:7.4f}   {causal:8.3f}")
-    return "\n".join(lines)
+    languages = [f"{name:8s} {of_language.reason}" for name, of_language in probes.items() if name]
+    return "\n".join([*lines, *(["", *languages] if languages else [])])

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import NamedTuple
 
@@ -14,16 +14,18 @@ from PIL import Image
 from torch import Tensor
 
 from .. import neuron_figures
-from ..detection import DetectOptions, detect_in
+from ..detection import TEST, DetectOptions, detect_in
 from ..features import content_features
 from ..files import CultureSAE
+from ..neuron_pictures import curves_picture, ranking_picture
 from ..pairs import PromptPair
 from ..plots import curve_picture
 from ..sae import SAEConfig, SAEReport, train_sae
 from .applying import matching_encoder, progress_report
 from .loading import TextEncoderError
 from .pictures import image_tensor
-from .reading import ComfyTextEncoder, taken_layer
+from .places import choose_encoders, taken_layer
+from .reading import ComfyTextEncoder
 from .saving import checkpoint_path
 
 logger = logging.getLogger(__name__)
@@ -62,7 +64,7 @@ def train_sae_on_clip(
     feature: str,
     config: SAEConfig,
     checkpoint: str = "",
-    encoder_key: str | None = None,
+    encoder_choice: str = "",
 ) -> TrainedSAE:
     """Train an SAE on a feature of a CLIP's text encoder, at all content tokens of the prompts.
 
@@ -73,16 +75,16 @@ def train_sae_on_clip(
         pairs: both prompts of each are used.
         extra_text: more prompts, one a line.
         checkpoint: plain name of the checkpoint in the output folder; empty for none.
-        encoder_key: which encoder, where the CLIP has several.
+        encoder_choice: which encoder, see `choose_encoders`.
 
     Raises:
-        TextEncoderError: for a CLIP with several encoders and no or a wrong key, or a layer that the
+        TextEncoderError: for an encoder that the CLIP does not have, for several, or for a layer that the
             conditioning does not depend on.
         ValueError: for a checkpoint's name that is no plain name, one that belongs to another run, or prompts
             without words.
     """
     path = checkpoint_path(checkpoint)
-    encoder = ComfyTextEncoder(clip, encoder_key)
+    encoder = _one_encoder(clip, encoder_choice)
     _check_layer(encoder, layer)
     texts = training_texts(pairs, extra_text)
     if not texts:
@@ -154,9 +156,10 @@ def detect_neurons_in_clip(
     )
     encoder = matching_encoder(clip, culture_sae)
     found = detect_in(culture_sae, encoder, pairs, options, progress_report())
-    return DetectedNeurons(
-        found.culture_sae, image_tensor([_wfs_picture(found.culture_sae, pairs)]), found.report
-    )
+    # Cultures of which the file knew more before have a selection too.
+    codes = dict.fromkeys(pair.culture for pair in pairs if pair.split not in TEST)
+    picture = _wfs_picture(found.culture_sae, codes)
+    return DetectedNeurons(found.culture_sae, image_tensor([picture]), found.report)
 
 
 class _TrainingProgress:
@@ -192,6 +195,13 @@ class _TrainingProgress:
             drawn = time.monotonic()
             self._next_picture = drawn + max(_PREVIEW_SECONDS, (drawn - now) / _PREVIEW_SHARE)
         self._bar.update_absolute(self._prompts + done, preview=preview)
+
+
+def _one_encoder(clip: comfy.sd.CLIP, choice: str) -> ComfyTextEncoder:
+    keys = choose_encoders(clip, choice)
+    if len(keys) > 1:
+        raise TextEncoderError(f"An SAE is of one encoder: name one of {', '.join(keys)}.")
+    return ComfyTextEncoder(clip, keys[0])
 
 
 def _check_layer(encoder: ComfyTextEncoder, layer: int) -> None:
@@ -234,8 +244,10 @@ def _training_report(culture_sae: CultureSAE, report: SAEReport, prompts: int, s
     return "\n".join(lines)
 
 
-def _wfs_picture(culture_sae: CultureSAE, pairs: Sequence[PromptPair]) -> Image.Image:
-    codes = dict.fromkeys(pair.culture for pair in pairs)
-    found = {code: culture_sae.cultures[code] for code in codes if code in culture_sae.cultures}
-    curves = {code: neurons.wfs_cultural.tolist() for code, neurons in found.items()}
-    return curve_picture(curves, "Chosen neurons", x_label="rank", y_label="WFS", first_x=1)
+def _wfs_picture(culture_sae: CultureSAE, codes: Iterable[str]) -> Image.Image:
+    """WFS of the cultures that were detected: a panel each, or all about the only one."""
+    found = {code: culture_sae.selection[code] for code in codes}
+    if len(found) == 1:
+        code = next(iter(found))
+        return ranking_picture(code, culture_sae.cultures[code], found[code])
+    return curves_picture(culture_sae.cultures, found)

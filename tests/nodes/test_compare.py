@@ -52,6 +52,11 @@ def test_labels_are_optional_and_counted(grid: Callable[..., Tensor]) -> None:
         grid([grey(0.2, 0.4)], ["a\nb\nc"])
 
 
+def test_a_listed_label_may_be_empty_or_of_several_lines(grid: Callable[..., Tensor]) -> None:
+    images = [grey(0.2), grey(0.4)]
+    assert torch.equal(grid(images, ["", "a\nb"]), grid(images, [" ", "a b"]))
+
+
 def test_columns_and_title_are_followed(grid: Callable[..., Tensor]) -> None:
     images = [grey(0.2, 0.4, 0.6, 0.8)]
     narrow, wide = grid(images, [""], columns=2), grid(images, [""], columns=4)
