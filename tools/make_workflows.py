@@ -19,6 +19,14 @@ from tools.comfy_client import ComfyClient, Workflow
 FOLDER = Path(__file__).resolve().parent.parent / "workflows"
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 COLUMN, ROW_GAP, WIDTH = 380, 50, 310
+HEIGHTS = {
+    "CLIPTextEncode": 120,
+    "CultureTrainSAE": 680,  # with room for the loss, which is drawn on the node
+    "MarkdownNote": 180,
+    "PreviewAny": 240,
+    "SaveImage": 270,
+}
+"""Of nodes that show more than their lines."""
 _NAMESPACE = uuid.UUID("7b0f5a0e-6d0f-4a5e-9a53-5d5f3f0c1f3b")
 
 
@@ -161,7 +169,7 @@ def train_graph() -> Graph:
         Node("PreviewAny", "Detection report", 3, {"source": Link("Detect", 2)}),
         note("From prompt pairs to a file that can be shared. The loss is drawn on the node while it trains. "
              "Cancel when you like: queue again with the same settings, and the training goes on where it "
-             "stopped. Then load the file with Load Culture SAE (press R first)."),
+             "stopped. Then load the file with Load Culture SAE (press R first).", column=0),
     ]  # fmt: skip
 
 
@@ -178,8 +186,8 @@ def sweep_graph() -> Graph:
     ]  # fmt: skip
 
 
-def note(text: str) -> Node:
-    return Node("MarkdownNote", "Note", 1, {"text": text})
+def note(text: str, column: int = 1) -> Node:
+    return Node("MarkdownNote", "Note", column, {"text": text})
 
 
 GRAPHS = {
@@ -272,9 +280,7 @@ def _place(graph: Graph, nodes: dict[str, dict[str, Any]]) -> None:
     for node in graph:
         entry = nodes[node.title]
         lines = max(len(entry["inputs"]), len(entry["outputs"])) + len(entry["widgets_values"])
-        height = {"CLIPTextEncode": 120, "SaveImage": 270, "MarkdownNote": 150}.get(
-            node.kind, 40 + 26 * lines
-        )
+        height = HEIGHTS.get(node.kind, 40 + 26 * lines)
         entry["pos"] = [COLUMN * node.column, below.get(node.column, 0)]
         entry["size"] = [WIDTH, height]
         below[node.column] = entry["pos"][1] + height + ROW_GAP

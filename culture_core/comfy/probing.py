@@ -14,6 +14,7 @@ from .applying import progress_report
 from .pictures import image_tensor
 from .places import choose_encoders
 from .reading import ComfyTextEncoder
+from .texts import for_preview
 
 _SIZE = (800, 400)
 
@@ -68,7 +69,7 @@ def probe_clip(
         pictures += [_picture(probe, _title(encoders, encoder, name)) for name, probe in probes.items()]
         texts.append(_report(encoder, probes))
         layers.append(probes[""].layer)
-    return ProbeResult(layers[0], image_tensor(pictures), "\n\n".join(texts))
+    return ProbeResult(layers[0], image_tensor(pictures), for_preview("\n\n".join(texts)))
 
 
 def _by_language(pairs: Sequence[PromptPair]) -> dict[str, list[PromptPair]]:
@@ -130,5 +131,5 @@ def _report(encoder: ComfyTextEncoder, probes: Mapping[str, LayerProbe]) -> str:
     curves = zip(probe.delta_ca.tolist(), probe.interval.tolist(), probe.causal.tolist(), strict=True)
     for layer, (delta, (low, high), causal) in enumerate(curves):
         lines.append(f"{layer:5d} {delta:8.4f}   {low:7.4f} {high:7.4f}   {causal:8.3f}")
-    languages = [f"{name:8s} {of_language.reason}" for name, of_language in probes.items() if name]
+    languages = [f"{name}: {of_language.reason}" for name, of_language in probes.items() if name]
     return "\n".join([*lines, *(["", *languages] if languages else [])])

@@ -27,6 +27,7 @@ from .pictures import image_tensor
 from .places import choose_encoders, taken_layer
 from .reading import ComfyTextEncoder
 from .saving import checkpoint_path
+from .texts import for_preview
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +160,7 @@ def detect_neurons_in_clip(
     # Cultures of which the file knew more before have a selection too.
     codes = dict.fromkeys(pair.culture for pair in pairs if pair.split not in TEST)
     picture = _wfs_picture(found.culture_sae, codes)
-    return DetectedNeurons(found.culture_sae, image_tensor([picture]), found.report)
+    return DetectedNeurons(found.culture_sae, image_tensor([picture]), for_preview(found.report))
 
 
 class _TrainingProgress:
@@ -241,7 +242,7 @@ def _training_report(culture_sae: CultureSAE, report: SAEReport, prompts: int, s
         f"Latents: {sae.n_latents}, {sae.k} active at once; {report.dead} dead, {report.dense} dense",
         *(f"Warning: {warning}" for warning in report.warnings),
     ]
-    return "\n".join(lines)
+    return for_preview("\n".join(lines))
 
 
 def _wfs_picture(culture_sae: CultureSAE, codes: Iterable[str]) -> Image.Image:

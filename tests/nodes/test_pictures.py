@@ -91,7 +91,7 @@ def test_the_probe_node_shows_every_language_on_request(
         alone = [pair for pair in pairs if pair.language == "ja"]
         of_japanese = node_classes["CultureProbeLayer"].execute(plain_clip, alone, *settings[:-1]).args
     assert curves.shape[0] == 3 and len({curve.numpy().tobytes() for curve in curves}) == 3
-    assert f"ja       layer {of_japanese[0]}:" in report and "\nde       layer" in report
+    assert f"ja: layer {of_japanese[0]}:" in report and "\nde: layer" in report
     assert list(dict.fromkeys(pair.language for pair in pairs)) == ["ja", "de"]
     # Below the title, which names the language.
     assert torch.equal(curves[1][100:400], of_japanese[1][0][100:400])
