@@ -23,10 +23,11 @@ HEIGHTS = {
     "CLIPTextEncode": 120,
     "CultureTrainSAE": 680,  # with room for the loss, which is drawn on the node
     "MarkdownNote": 180,
-    "PreviewAny": 240,
+    "PreviewAny": 300,
     "SaveImage": 270,
 }
 """Of nodes that show more than their lines."""
+WIDTHS = {"PreviewAny": 680}  # for the tables of reports
 _NAMESPACE = uuid.UUID("7b0f5a0e-6d0f-4a5e-9a53-5d5f3f0c1f3b")
 
 
@@ -164,9 +165,9 @@ def train_graph() -> Graph:
         Node("CultureDetectNeurons", "Detect", 2, clip | pairs | {"culture_sae": Link("Train"), "count": 20}),
         Node("CultureSaveSAE", "Save", 3, {"culture_sae": detected, "filename_prefix": "my-culture"}),
         Node("SaveImage", "Loss", 2, {"images": Link("Train", 1), "filename_prefix": "culture/loss"}),
-        Node("PreviewAny", "Training report", 2, {"source": Link("Train", 2)}),
+        Node("PreviewAny", "Training report", 4, {"source": Link("Train", 2)}),
         Node("SaveImage", "Neurons", 3, {"images": Link("Detect", 1), "filename_prefix": "culture/neurons"}),
-        Node("PreviewAny", "Detection report", 3, {"source": Link("Detect", 2)}),
+        Node("PreviewAny", "Detection report", 4, {"source": Link("Detect", 2)}),
         note("From prompt pairs to a file that can be shared. The loss is drawn on the node while it trains. "
              "Cancel when you like: queue again with the same settings, and the training goes on where it "
              "stopped. Then load the file with Load Culture SAE (press R first).", column=0),
@@ -282,7 +283,7 @@ def _place(graph: Graph, nodes: dict[str, dict[str, Any]]) -> None:
         lines = max(len(entry["inputs"]), len(entry["outputs"])) + len(entry["widgets_values"])
         height = HEIGHTS.get(node.kind, 40 + 26 * lines)
         entry["pos"] = [COLUMN * node.column, below.get(node.column, 0)]
-        entry["size"] = [WIDTH, height]
+        entry["size"] = [WIDTHS.get(node.kind, WIDTH), height]
         below[node.column] = entry["pos"][1] + height + ROW_GAP
 
 
