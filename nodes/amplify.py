@@ -8,7 +8,7 @@ from ..culture_core.cultures import CULTURES
 from ..culture_core.files import CultureSAE, load_culture_sae
 from ..culture_core.selection import MODES as TOKEN_MODES
 from ..culture_core.selection import TokenSelection
-from .base import CultureSAEType, file_fingerprint, file_input, schema
+from .base import CultureSAEType, encoders_input, file_fingerprint, file_input, schema
 
 _LABELS = {f"{culture.name} ({code})": code for code, culture in CULTURES.items()}
 
@@ -103,6 +103,7 @@ class CultureAmplifyNeurons(io.ComfyNode):
                     tooltip="For tokens = words: words or phrases of the prompt, separated by commas, such "
                     "as 'house, old bridge'. Ignored otherwise.",
                 ),
+                encoders_input(),
             ],
             outputs=[io.Clip.Output(display_name="CLIP", tooltip="For CLIP Text Encode.")],
         )
@@ -124,10 +125,11 @@ class CultureAmplifyNeurons(io.ComfyNode):
         mode: str,
         tokens: str,
         words: str,
+        encoders: str = "",
     ) -> io.NodeOutput:
         selection = TokenSelection.from_text(tokens, words)
         return io.NodeOutput(
-            amplify_clip(clip, culture_sae, culture_code(culture), strength, mode, selection)
+            amplify_clip(clip, culture_sae, culture_code(culture), strength, mode, selection, encoders)
         )
 
 

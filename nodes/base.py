@@ -36,6 +36,17 @@ def encoder_input(several: str) -> io.String.Input:
     )
 
 
+def encoders_input() -> io.String.Input:
+    """In which encoders of a CLIP a file is used; graphs from before it run without it."""
+    return io.String.Input(
+        "encoders",
+        default="",
+        optional=True,
+        tooltip="For a CLIP with several text encoders. Empty: the one that the file was made for. all: "
+        "every one of its shape. Or names, such as 'clip_l, clip_g'.",
+    )
+
+
 def file_fingerprint(kind: str, name: str | None) -> str:
     """What tells ComfyUI's cache that a chosen file has changed."""
     return file_state(model_path(kind, name)) if name else ""

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..culture_core.comfy import enhance_clip, model_path
 from ..culture_core.files import EnhancerFile, load_enhancer
-from .base import CultureEnhancerType, file_fingerprint, file_input, schema
+from .base import CultureEnhancerType, encoders_input, file_fingerprint, file_input, schema
 
 
 class CultureLoadEnhancer(io.ComfyNode):
@@ -65,13 +65,16 @@ class CultureApplyEnhancer(io.ComfyNode):
                     tooltip="1 is what was trained; 0 changes nothing at all, bit for bit; 0.5 to 1.5 is the "
                     "useful range; negative values push the other way.",
                 ),
+                encoders_input(),
             ],
             outputs=[io.Clip.Output(display_name="CLIP", tooltip="For CLIP Text Encode.")],
         )
 
     @classmethod
-    def execute(cls, clip: object, culture_enhancer: EnhancerFile, strength: float) -> io.NodeOutput:
-        return io.NodeOutput(enhance_clip(clip, culture_enhancer, strength))
+    def execute(
+        cls, clip: object, culture_enhancer: EnhancerFile, strength: float, encoders: str = ""
+    ) -> io.NodeOutput:
+        return io.NodeOutput(enhance_clip(clip, culture_enhancer, strength, encoders))
 
 
 NODES = [CultureLoadEnhancer, CultureApplyEnhancer]

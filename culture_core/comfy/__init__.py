@@ -9,7 +9,6 @@ from .applying import (
     amplify_clip,
     enhance_clip,
     matching_encoder,
-    probe_clip,
     progress_report,
     scheduled_conditioning,
 )

@@ -61,6 +61,20 @@ def test_the_enhancer_changes_the_picture_unless_its_strength_is_zero(
     compare(strength, paint(plain_clip), paint(patched), paint(plain_clip))
 
 
+def test_the_encoders_that_a_file_is_used_in_can_be_named(
+    node_classes: dict[str, type], plain_clip: Any
+) -> None:
+    sae = loaded(node_classes, "CultureLoadSAE", "culture_sae")
+    enhancer = loaded(node_classes, "CultureLoadEnhancer", "culture_enhancer")
+    amplify = node_classes["CultureAmplifyNeurons"].execute
+    enhance = node_classes["CultureApplyEnhancer"].execute
+    with pytest.raises(ValueError, match="no encoder clip_g: it has multilingual_e5"):
+        amplify(plain_clip, sae, "ja", 1.0, "inject", "content", "", "clip_g")
+    with pytest.raises(ValueError, match="no encoder clip_g: it has multilingual_e5"):
+        enhance(plain_clip, enhancer, 1.0, "clip_g")
+    assert enhance(plain_clip, enhancer, 1.0, "all")[0].patcher.injections
+
+
 def compare(strength: float, before: tuple, patched: tuple, after: tuple) -> None:
     for stock_result, patched_result, later in zip(before, patched, after, strict=True):
         assert torch.isfinite(stock_result).all()

@@ -21,9 +21,9 @@ DISPLAY_NAMES = {
 }
 WIDGETS = {
     "CultureLoadSAE": ["file"],
-    "CultureAmplifyNeurons": ["culture", "strength", "mode", "tokens", "words"],
+    "CultureAmplifyNeurons": ["culture", "strength", "mode", "tokens", "words", "encoders"],
     "CultureLoadEnhancer": ["file"],
-    "CultureApplyEnhancer": ["strength"],
+    "CultureApplyEnhancer": ["strength", "encoders"],
     "CultureLoadPairs": ["file"],
     "CultureProbeLayer": [
         "max_pairs", "direction", "reference", "encoder", "bootstrap", "batch_size", "per_language",
@@ -48,7 +48,11 @@ OUTPUTS = {
     "CultureStrengthSweep": ["strength", "labels"],
     "CultureGrid": ["sheet"],
 }
-ADDED_LATER = {"CultureProbeLayer": ["bootstrap", "batch_size", "per_language"]}
+ADDED_LATER = {
+    "CultureAmplifyNeurons": ["encoders"],
+    "CultureApplyEnhancer": ["encoders"],
+    "CultureProbeLayer": ["bootstrap", "batch_size", "per_language"],
+}
 """Saved workflows hold widget values by position: append, never insert or rename."""
 SOCKETS = {"clip", "culture_sae", "culture_enhancer", "culture_pairs", "images"}
 
