@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from typing import NamedTuple
 
 import comfy.model_management
@@ -19,7 +18,7 @@ from ..features import content_features
 from ..files import CultureSAE
 from ..neuron_pictures import curves_picture, ranking_picture
 from ..pairs import PromptPair
-from ..plots import curve_picture
+from ..reports import loss_picture, training_figures, training_summary, training_texts
 from ..sae import SAEConfig, SAEReport, train_sae
 from .applying import matching_encoder, progress_report
 from .loading import TextEncoderError
@@ -87,7 +86,7 @@ def train_sae_on_clip(
     path = checkpoint_path(checkpoint)
     encoder = _one_encoder(clip, encoder_choice)
     _check_layer(encoder, layer)
-    texts = training_texts(pairs, extra_text)
+    texts = training_texts(pairs, extra_text.splitlines())
     if not texts:
         raise ValueError("There are no prompts to train on: connect prompt pairs, or write extra text.")
     progress = _TrainingProgress(len(texts), config.steps)
@@ -110,17 +109,15 @@ def train_sae_on_clip(
         sae = sae.cpu().requires_grad_(False)
     comfy.model_management.soft_empty_cache()
     culture_sae = CultureSAE(
-        sae, layer, feature, encoder.fingerprint(), encoder_key=encoder.key, training=_figures(report, config)
+        sae,
+        layer,
+        feature,
+        encoder.fingerprint(),
+        encoder_key=encoder.key,
+        training=training_figures(report, config),
     )
-    picture = image_tensor([_loss_picture(report.losses)])
+    picture = image_tensor([loss_picture(report.losses)])
     return TrainedSAE(culture_sae, picture, _training_report(culture_sae, report, len(texts), progress.start))
-
-
-def training_texts(pairs: Sequence[PromptPair], extra_text: str) -> list[str]:
-    """The prompts of pairs and lines of text, each once, in order."""
-    prompts = [text for pair in pairs for text in (pair.cultural, pair.neutral)]
-    lines = (line.strip() for line in extra_text.splitlines())
-    return list(dict.fromkeys([*prompts, *(line for line in lines if line)]))
 
 
 def detect_neurons_in_clip(
@@ -192,7 +189,7 @@ class _TrainingProgress:
         self._next_bar = now + _BAR_SECONDS
         preview = None
         if now >= self._next_picture and len(self._losses) > 1:
-            preview = ("PNG", _loss_picture(self._losses, self.start), None)
+            preview = ("PNG", loss_picture(self._losses, self.start), None)
             drawn = time.monotonic()
             self._next_picture = drawn + max(_PREVIEW_SECONDS, (drawn - now) / _PREVIEW_SHARE)
         self._bar.update_absolute(self._prompts + done, preview=preview)
@@ -221,26 +218,13 @@ def _memory_needed(features: Tensor, config: SAEConfig) -> int:
     return 4 * (2 * features.numel() + 4 * 2 * width * config.n_latents + batch)
 
 
-def _figures(report: SAEReport, config: SAEConfig) -> dict:
-    """What the file says of its training."""
-    names = ("fvu_train", "fvu_heldout", "dead", "dense", "vectors", "data_hash")
-    return {name: getattr(report, name) for name in names} | {"config": asdict(config)}
-
-
-def _loss_picture(losses: Sequence[float], start: int = 0) -> Image.Image:
-    return curve_picture({"loss": losses}, "SAE training", x_label="step", y_label="loss", first_x=start + 1)
-
-
 def _training_report(culture_sae: CultureSAE, report: SAEReport, prompts: int, start: int) -> str:
     sae = culture_sae.sae
-    held = "none held out" if report.fvu_heldout is None else f"{report.fvu_heldout:.3f} on held-out prompts"
     lines = [
         f"SAE of layer {culture_sae.layer}, {culture_sae.feature}, of '{culture_sae.encoder_key}'",
-        f"Trained on {report.vectors} vectors of {prompts} prompts, {len(report.losses)} steps"
-        + (f"; steps 1 to {start} come from the checkpoint" if start else ""),
-        f"Variance left unexplained: {report.fvu_train:.3f} in training, {held} (0 is best)",
-        f"Latents: {sae.n_latents}, {sae.k} active at once; {report.dead} dead, {report.dense} dense",
-        *(f"Warning: {warning}" for warning in report.warnings),
+        f"{sae.n_latents} latents, {sae.k} active at once; {len(report.losses)} steps on {prompts} prompts"
+        + (f", of which steps 1 to {start} come from the checkpoint" if start else ""),
+        *training_summary(culture_sae.training, report.warnings),
     ]
     return for_preview("\n".join(lines))
 

@@ -15,10 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from culture_core.comfy.training import training_texts
 from culture_core.embedded_encoder import MAX_LENGTH, load_hf_encoder
 from culture_core.encoders import HFTextEncoder
 from culture_core.features import content_features
+from culture_core.reports import training_texts
 from culture_core.sae import SAEConfig, train_sae
 
 LAYER, FEATURE, STEPS = 5, "hidden_state", 12
@@ -85,7 +85,7 @@ def same(first: Any, second: Any) -> bool:
 
 def test_the_node_trains_what_the_library_trains(train: Callable[..., tuple], pairs: list) -> None:
     culture_sae, picture, report = train(extra="ein Haus\n\n  eine Brücke  \n")
-    texts = training_texts(pairs, "ein Haus\neine Brücke")
+    texts = training_texts(pairs, ["ein Haus", "eine Brücke"])
     encoder = HFTextEncoder(*load_hf_encoder(E5), MAX_LENGTH)
     features, prompts = content_features(encoder, texts, LAYER, FEATURE)
     config = SAEConfig(64, 8, 1e-3, STEPS, 16, seed=3)
@@ -96,12 +96,6 @@ def test_the_node_trains_what_the_library_trains(train: Callable[..., tuple], pa
     assert culture_sae.training["vectors"] == figures.vectors and str(figures.vectors) in report
     assert f"{len(texts)} prompts" in report and "held-out" in report
     assert picture.shape == (1, 480, 800, 3) and picture.std() > 0.05
-
-
-def test_every_prompt_is_trained_on_once(pairs: list) -> None:
-    texts = training_texts([*pairs, *pairs], f"{pairs[0].neutral}\n\n new one \nnew one")
-    assert len(texts) == len(set(texts)) and texts[-1] == "new one"
-    assert set(texts) == {text for p in pairs for text in (p.cultural, p.neutral)} | {"new one"}
 
 
 def test_what_comes_out_of_inference_mode_is_of_use_outside(train: Callable[..., tuple]) -> None:
@@ -119,7 +113,7 @@ def test_the_bar_moves_over_reading_and_training_and_shows_the_loss(
     for name, value in {"_BAR_SECONDS": 0.0, "_PREVIEW_SECONDS": 0.0, "_PREVIEW_SHARE": 1e9}.items():
         monkeypatch.setattr(training_module(), name, value)
     train()
-    total = len(training_texts(pairs, "")) + STEPS
+    total = len(training_texts(pairs, [])) + STEPS
     values = [value for value, *_ in hook.calls]
     assert values == sorted(values) and values[-1] == total and {of for _, of, _ in hook.calls} == {total}
     shown = [preview for *_, preview in hook.calls if preview]
@@ -279,8 +273,8 @@ def test_count_and_contrast_choose(train: Callable[..., tuple], detect: Callable
 def test_neurons_may_be_chosen_by_their_measured_effect(
     train: Callable[..., tuple], detect: Callable[..., tuple], hook: Any
 ) -> None:
-    report = detect(train()[0], by_effect=True)[2]
-    assert "Measured on pairs kept from the detection" in report and "effect" in report
+    found, _, report = detect(train()[0], by_effect=True)
+    assert all(found.selection[code].rule == "effect" for code in ("de", "ja")) and "effect" in report
     assert hook.calls[-1][0] == hook.calls[-1][1]
 
 
