@@ -156,7 +156,7 @@ def demo_graph() -> Graph:
 def train_graph() -> Graph:
     pairs = {"culture_pairs": Link("Prompt pairs")}
     clip = {"clip": Link("Text encoder")}
-    training = {"layer": 11, "latents": 1024, "steps": 1500, "checkpoint": "my-culture"}
+    training = {"layer": 11, "latents": 512, "steps": 375, "checkpoint": "my-culture"}
     detected = Link("Detect")
     return [
         Node("CultureLoadTextEncoder", "Text encoder", 0, {"folder": "multilingual-e5-small"}),
