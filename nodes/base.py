@@ -1,6 +1,7 @@
 """What the nodes share."""
 
 import inspect
+from collections.abc import Callable
 
 from comfy_api.latest import io
 
@@ -17,6 +18,16 @@ def schema(**fields: object) -> io.Schema:
     """A schema in the category `culture`, without the fields that this version of ComfyUI does not know
     yet."""
     return io.Schema(category="culture", **{name: value for name, value in fields.items() if name in _KNOWN})
+
+
+def problem_of(*checks: Callable[[], object]) -> bool | str:
+    """What `validate_inputs` returns: True, or what the first check that fails says."""
+    try:
+        for check in checks:
+            check()
+    except ValueError as error:
+        return str(error)
+    return True
 
 
 def file_input(kind: str, tooltip: str) -> io.Combo.Input:

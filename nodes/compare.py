@@ -6,7 +6,7 @@ from torch import Tensor
 from ..culture_core.amplifier import MAX_STRENGTH, MIN_STRENGTH
 from ..culture_core.comfy import image_grid
 from ..culture_core.sweep import MAX_VALUES, strength_sweep, sweep_labels
-from .base import schema
+from .base import problem_of, schema
 
 
 class CultureStrengthSweep(io.ComfyNode):
@@ -73,11 +73,7 @@ class CultureStrengthSweep(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, values: str | None = None) -> bool | str:
-        try:
-            strength_sweep(0, 0, 1, values or "")
-        except ValueError as error:
-            return f"values: {error}"
-        return True
+        return problem_of(lambda: strength_sweep(0, 0, 1, values or ""))
 
     @classmethod
     def execute(cls, start: float, stop: float, steps: int, values: str, label: str) -> io.NodeOutput:

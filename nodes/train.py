@@ -7,7 +7,7 @@ from ..culture_core.encoders import ATTENTION_OUTPUT, HIDDEN_STATE
 from ..culture_core.files import MAX_LATENTS, CultureSAE
 from ..culture_core.pairs import PromptPair
 from ..culture_core.sae import SAEConfig
-from .base import CulturePairsType, CultureSAEType, encoder_input, schema
+from .base import CulturePairsType, CultureSAEType, encoder_input, problem_of, schema
 
 
 class CultureTrainSAE(io.ComfyNode):
@@ -127,11 +127,7 @@ class CultureTrainSAE(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, checkpoint: str | None = None) -> bool | str:
-        try:
-            checkpoint_path(checkpoint or "")
-        except ValueError as error:
-            return str(error)
-        return True
+        return problem_of(lambda: checkpoint_path(checkpoint or ""))
 
     @classmethod
     def execute(

@@ -98,6 +98,21 @@ def test_the_demo_graph_makes_four_different_pictures(client: ComfyClient) -> No
     assert len({picture.tobytes() for picture in shown.values()}) == 4
 
 
+def test_a_schedule_of_one_strength_paints_what_that_strength_paints(client: ComfyClient) -> None:
+    graph = small(workflow("amplify"))
+    node = graph[find_node(graph, "Prompt, amplified")]
+    sources = {name: graph[find_node(graph, "Amplify")]["inputs"][name] for name in ("clip", "culture_sae")}
+    painted = [pictures(client, graph, client.run(graph))["Amplified"]]
+    how = {"culture": "ja", "ramp": 0, "mode": "inject", "tokens": "content", "words": ""}
+    node["class_type"] = "CultureEncodeSchedule"
+    for schedule in ("0: 2", "0: 2, 0.5: 0", "0: 0"):
+        node["inputs"] = {"text": node["inputs"]["text"], "schedule": schedule} | sources | how
+        shown = pictures(client, graph, client.run(graph))
+        painted.append(shown["Amplified"])
+    assert np.array_equal(painted[0], painted[1]) and np.array_equal(painted[3], shown["As it is"])
+    assert len({picture.tobytes() for picture in painted}) == 3
+
+
 def test_a_culture_may_be_given_by_its_code(client: ComfyClient) -> None:
     graph = small(workflow("amplify"))
     by_label = pictures(client, graph, client.run(graph))

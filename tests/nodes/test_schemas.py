@@ -12,6 +12,7 @@ DISPLAY_NAMES = {
     "CultureLoadPairs": "Load Prompt Pairs",
     "CultureProbeLayer": "Probe Layer",
     "CultureLoadTextEncoder": "Load Multilingual Text Encoder",
+    "CultureEncodeSchedule": "Encode with Culture Schedule",
     "CultureTrainSAE": "Train Culture SAE",
     "CultureDetectNeurons": "Detect Culture Neurons",
     "CultureSaveSAE": "Save Culture SAE",
@@ -29,6 +30,9 @@ WIDGETS = {
         "max_pairs", "direction", "reference", "encoder", "bootstrap", "batch_size", "per_language",
     ],
     "CultureLoadTextEncoder": ["folder"],
+    "CultureEncodeSchedule": [
+        "text", "culture", "schedule", "ramp", "mode", "tokens", "words", "encoders",
+    ],
     "CultureTrainSAE": [
         "layer", "feature", "latents", "k", "steps", "batch_size", "learning_rate", "seed", "checkpoint",
         "encoder", "extra_text",
