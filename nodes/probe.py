@@ -1,6 +1,7 @@
 """Probing: in which layer of the text encoder does a culture modifier act on its noun?"""
 
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..culture_core.comfy import model_path, probe_clip
 from ..culture_core.pairs import PromptPair, load_pairs
@@ -96,8 +97,8 @@ class CultureProbeLayer(io.ComfyNode):
                     "per_language",
                     default=False,
                     optional=True,
-                    tooltip="Also probe each language alone: its curves follow as further pictures, its "
-                    "layer stands in the report. Takes twice the time; needs ten pairs or more a language.",
+                    tooltip="Also probe each language alone: its curves come out at 'languages', its layer "
+                    "stands in the report. Takes twice the time; needs ten pairs or more a language.",
                 ),
             ],
             outputs=[
@@ -105,9 +106,16 @@ class CultureProbeLayer(io.ComfyNode):
                 io.Image.Output(
                     "curve",
                     display_name="curve",
-                    tooltip="Both measures over the layers; with per_language one picture a language behind.",
+                    tooltip="Both measures over the layers; a picture an encoder.",
                 ),
                 io.String.Output("report", display_name="report", tooltip="The figures, and why this layer."),
+                io.Image.Output(
+                    "languages",
+                    display_name="languages",
+                    tooltip="With per_language: the curves of each language. Otherwise what is connected "
+                    "here does not run.",
+                    is_output_list=True,
+                ),
             ],
         )
 
@@ -125,19 +133,10 @@ class CultureProbeLayer(io.ComfyNode):
         per_language: bool = False,
     ) -> io.NodeOutput:
         chosen = None if direction == _AUTO else direction
-        return io.NodeOutput(
-            *probe_clip(
-                clip,
-                culture_pairs,
-                chosen,
-                reference,
-                max_pairs,
-                encoder,
-                bootstrap,
-                batch_size,
-                per_language,
-            )
+        layer, curves, report, languages = probe_clip(
+            clip, culture_pairs, chosen, reference, max_pairs, encoder, bootstrap, batch_size, per_language
         )
+        return io.NodeOutput(layer, curves, report, languages or ExecutionBlocker(None))
 
 
 NODES = [CultureLoadPairs, CultureProbeLayer]

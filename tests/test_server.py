@@ -91,6 +91,17 @@ def test_the_probe_graph_gives_a_layer_a_picture_and_a_report(client: ComfyClien
     assert any(step.node == "Probe" and step.steps for step in steps)
 
 
+def test_a_probe_of_each_language_gives_a_picture_each_and_none_without(client: ComfyClient) -> None:
+    graph = workflow("probe")
+    graph["each"] = {"class_type": "SaveImage", "inputs": {
+        "images": [find_node(graph, "Probe"), 3], "filename_prefix": "culture/language",
+    }}  # fmt: skip
+    set_inputs(graph, "Prompt pairs", file="few.jsonl")
+    assert "each" not in client.run(graph).outputs
+    set_inputs(graph, "Probe", per_language=True)
+    assert len(client.images(client.run(graph))["each"]) == 3
+
+
 def test_the_demo_graph_makes_four_different_pictures(client: ComfyClient) -> None:
     graph = small(workflow("demo"))
     shown = pictures(client, graph, client.run(graph))

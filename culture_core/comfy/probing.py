@@ -21,9 +21,11 @@ class ProbeResult(NamedTuple):
 
     layer: int
     curves: Tensor
-    """Pictures of the curves [B, height, width, 3], as ComfyUI passes pictures on: encoder by encoder, of all
-    pairs, then of each language where that was asked for."""
+    """Pictures of the curves [B, height, width, 3] of all pairs, one an encoder, as ComfyUI passes pictures
+    on."""
     report: str
+    languages: list[Tensor]
+    """Pictures of each language alone, where that was asked for; they may differ in size."""
 
 
 def probe_clip(
@@ -55,7 +57,7 @@ def probe_clip(
     chosen = spread(pairs, limit)
     groups = {"": chosen} | (by_language(chosen) if per_language else {})
     report = _shared_progress(len(encoders) * sum(map(len, groups.values())))
-    pictures, texts, layers = [], [], []
+    curves, texts, layers, languages = [], [], [], []
     for encoder in encoders:
         probes = {
             name: probe_layers(
@@ -63,14 +65,12 @@ def probe_clip(
             )
             for name, group in groups.items()
         }
-        named = encoder.key if len(encoders) > 1 else ""
-        pictures += [
-            probe_picture(probe, ", ".join(filter(None, (named, language))))
-            for language, probe in probes.items()
-        ]
         texts += _report(encoder, probes)
-        layers.append(probes[""].layer)
-    return ProbeResult(layers[0], image_tensor(pictures), for_preview("\n\n".join(texts)))
+        whole = probes.pop("")
+        layers.append(whole.layer)
+        curves.append(probe_picture(whole, encoder.key if len(encoders) > 1 else ""))
+        languages += [image_tensor([probe_picture(probe, name)]) for name, probe in probes.items()]
+    return ProbeResult(layers[0], image_tensor(curves), for_preview("\n\n".join(texts)), languages)
 
 
 def _shared_progress(total: int) -> Callable[[int], Callable[[int, int], None]]:

@@ -44,7 +44,7 @@ WIDGETS = {
     "CultureGrid": ["labels", "columns", "title"],
 }  # fmt: skip
 OUTPUTS = {
-    "CultureProbeLayer": ["layer", "curve", "report"],
+    "CultureProbeLayer": ["layer", "curve", "report", "languages"],
     "CultureTrainSAE": ["CULTURE_SAE", "loss", "report"],
     "CultureDetectNeurons": ["CULTURE_SAE", "picture", "report"],
     "CultureSaveSAE": ["path"],

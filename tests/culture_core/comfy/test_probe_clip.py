@@ -1,4 +1,4 @@
-"""Probing the encoders of ComfyUI's families."""
+"""Probing a CLIP of several encoders."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,11 +24,11 @@ def test_every_chosen_encoder_is_probed_and_the_layer_is_that_of_the_first(
     clips: Callable[[str], CLIP], pairs: list[PromptPair]
 ) -> None:
     clip = clips("sdxl")
-    layer, curves, report = probe_clip(clip, pairs, bootstrap=20, encoder_choice="clip_g, clip_l")
+    layer, curves, report, languages = probe_clip(clip, pairs, bootstrap=20, encoder_choice="clip_g, clip_l")
     expected = [
         probe_layers(ComfyTextEncoder(clip, key), pairs, bootstrap=20) for key in ("clip_g", "clip_l")
     ]
-    assert layer == expected[0].layer and curves.shape == (2, 800, 800, 3)
+    assert layer == expected[0].layer and curves.shape == (2, 800, 800, 3) and languages == []
     parts = report.split("\n\nKey layer")
     assert len(parts) == 2 and "'clip_g'" in parts[0] and "'clip_l'" in parts[1]
     assert all(probe.reason in part for probe, part in zip(expected, parts, strict=True))
