@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import comfy.model_management
@@ -19,7 +20,7 @@ from ..files import CultureSAE
 from ..neuron_pictures import curves_picture, ranking_picture
 from ..pairs import PromptPair
 from ..reports import loss_picture, training_figures, training_summary, training_texts
-from ..sae import SAEConfig, SAEReport, train_sae
+from ..sae import SAEConfig, SAEReport, TopKSAE, train_sae
 from .applying import matching_encoder, progress_report
 from .loading import TextEncoderError
 from .pictures import image_tensor
@@ -93,31 +94,39 @@ def train_sae_on_clip(
     features, prompts = content_features(encoder, texts, layer, feature, progress.prompts_read)
     if len(features) < 2:
         raise ValueError("The prompts hold too few words to train on: add prompt pairs or extra text.")
+    sae, report = _train(features, prompts, config, path, progress)
+    culture_sae = CultureSAE(
+        sae, layer, feature, encoder.fingerprint(), encoder_key=encoder.key,
+        training=training_figures(report, config),
+    )  # fmt: skip
+    picture = image_tensor([loss_picture(report.losses)])
+    return TrainedSAE(culture_sae, picture, _training_report(culture_sae, report, len(texts), progress.start))
+
+
+def _train(
+    features: Tensor,
+    prompts: Tensor,
+    config: SAEConfig,
+    checkpoint: Path | None,
+    progress: "_TrainingProgress",
+) -> tuple[TopKSAE, SAEReport]:
+    """Train where ComfyUI computes; the SAE comes back in the main memory, ready for use."""
     device = comfy.model_management.get_torch_device()
     comfy.model_management.free_memory(_memory_needed(features, config), device)
     try:
-        sae, report = train_sae(features, config, prompts, progress.step_done, path, device)
+        sae, report = train_sae(features, config, prompts, progress.step_done, checkpoint, device)
     except comfy.model_management.InterruptProcessingException:
-        kept = (
-            f"kept in {path}: run again with the same settings to go on" if path else "lost: it had no name"
-        )
+        kept = "lost: the checkpoint has no name"
+        if checkpoint is not None:
+            kept = f"kept in {checkpoint}: run again with the same settings to go on"
         logger.info("The training was interrupted after step %d. What it learnt is %s.", progress.done, kept)
         raise
-    if path is not None:
-        path.unlink(missing_ok=True)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     with torch.inference_mode(False):
         sae = sae.cpu().requires_grad_(False)
     comfy.model_management.soft_empty_cache()
-    culture_sae = CultureSAE(
-        sae,
-        layer,
-        feature,
-        encoder.fingerprint(),
-        encoder_key=encoder.key,
-        training=training_figures(report, config),
-    )
-    picture = image_tensor([loss_picture(report.losses)])
-    return TrainedSAE(culture_sae, picture, _training_report(culture_sae, report, len(texts), progress.start))
+    return sae, report
 
 
 def detect_neurons_in_clip(
