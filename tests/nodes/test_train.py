@@ -260,14 +260,14 @@ def test_cultures_that_the_pairs_lack_are_kept(
 
 def test_count_and_contrast_choose(train: Callable[..., tuple], detect: Callable[..., tuple]) -> None:
     trained = train()[0]
-    chosen = {
-        contrast: detect(trained, contrast, 4)[0].cultures["de"] for contrast in ("mean", "maximum", "none")
-    }
-    assert all(len(neurons.indices) == 4 for neurons in chosen.values())
+    rules = {"mean": ("specificity", "mean"), "maximum": ("specificity", "maximum"), "none": ("wfs", None)}
+    for contrast, rule in rules.items():
+        found = detect(trained, contrast, 4)[0]
+        chosen = found.selection["de"]
+        assert len(found.cultures["de"].indices) == 4 and (chosen.score, chosen.contrast) == rule
     # Without contrast the ranking is by WFS itself.
-    plain = chosen["none"].wfs_cultural
+    plain = found.cultures["de"].wfs_cultural
     assert torch.equal(plain, plain.sort(descending=True).values)
-    assert not torch.equal(chosen["none"].indices, chosen["maximum"].indices)
 
 
 def test_neurons_may_be_chosen_by_their_measured_effect(
