@@ -4,6 +4,7 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..culture_core.comfy import model_path, probe_clip
+from ..culture_core.key_layer import AUTO, CRITERIA
 from ..culture_core.pairs import PromptPair, load_pairs
 from ..culture_core.probing import DIRECTIONS, REFERENCES
 from .base import CulturePairsType, encoder_input, file_fingerprint, file_input, schema
@@ -97,8 +98,16 @@ class CultureProbeLayer(io.ComfyNode):
                     "per_language",
                     default=False,
                     optional=True,
-                    tooltip="Also probe each language alone: its curves come out at 'languages', its layer "
-                    "stands in the report. Takes twice the time; needs ten pairs or more a language.",
+                    tooltip="Also tell what each language says alone: its curves come out at 'languages', "
+                    "its layer stands in the report. Needs ten pairs or more a language.",
+                ),
+                io.Combo.Input(
+                    "criterion",
+                    options=list(CRITERIA),
+                    default=AUTO,
+                    optional=True,
+                    tooltip="What chooses the layer. attention: where it stands out most, the paper's. "
+                    "causal: what activation patching names. auto: attention where it is clear, else causal.",
                 ),
             ],
             outputs=[
@@ -112,8 +121,8 @@ class CultureProbeLayer(io.ComfyNode):
                 io.Image.Output(
                     "languages",
                     display_name="languages",
-                    tooltip="With per_language: the curves of each language. Otherwise what is connected "
-                    "here does not run.",
+                    tooltip="With per_language: attention by language, activation patching by language, and "
+                    "attention by language and layer. Otherwise what is connected here does not run.",
                     is_output_list=True,
                 ),
             ],
@@ -131,11 +140,13 @@ class CultureProbeLayer(io.ComfyNode):
         bootstrap: int = 1000,
         batch_size: int = 8,
         per_language: bool = False,
+        criterion: str = AUTO,
     ) -> io.NodeOutput:
         chosen = None if direction == _AUTO else direction
         layer, curves, report, languages = probe_clip(
-            clip, culture_pairs, chosen, reference, max_pairs, encoder, bootstrap, batch_size, per_language
-        )
+            clip, culture_pairs, chosen, reference, max_pairs, encoder, bootstrap, batch_size, per_language,
+            criterion,
+        )  # fmt: skip
         return io.NodeOutput(layer, curves, report, languages or ExecutionBlocker(None))
 
 

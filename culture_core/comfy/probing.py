@@ -1,14 +1,17 @@
 """What the probing node calls: where in a CLIP's text encoder a culture modifier acts on its noun."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import comfy.sd
 from torch import Tensor
 
+from ..cultures import CULTURES
+from ..key_layer import AUTO
 from ..pairs import PromptPair
-from ..probing import CONTEXT, LayerProbe, probe_layers
-from ..reports import by_language, probe_picture, probe_report, spread
+from ..probe_pictures import attention_map, causal_curves, language_curves
+from ..probing import CONTEXT, LanguageProbes, Progress, probe_by_language
+from ..reports import probe_picture, probe_report, spread
 from .applying import progress_report
 from .pictures import image_tensor
 from .places import choose_encoders
@@ -25,7 +28,7 @@ class ProbeResult(NamedTuple):
     on."""
     report: str
     languages: list[Tensor]
-    """Pictures of each language alone, where that was asked for; they may differ in size."""
+    """Pictures of the languages, where that was asked for: ΔCA, activation patching and attention."""
 
 
 def probe_clip(
@@ -38,6 +41,7 @@ def probe_clip(
     bootstrap: int = 1000,
     batch_size: int = 8,
     per_language: bool = False,
+    criterion: str = AUTO,
 ) -> ProbeResult:
     """Probe text encoders of a CLIP for the layer where a culture modifier acts on its noun.
 
@@ -47,7 +51,8 @@ def probe_clip(
         encoder_choice: which encoders, see `choose_encoders`; the layer is that of the first.
         bootstrap: resamples behind the intervals.
         batch_size: pairs at a time.
-        per_language: also probe with the pairs of each language alone.
+        per_language: also show what the pairs of each language say alone.
+        criterion: what chooses the layer, see `probe_layers`.
 
     Raises:
         TextEncoderError: for an encoder that the CLIP does not have.
@@ -55,39 +60,35 @@ def probe_clip(
     """
     encoders = [ComfyTextEncoder(clip, key) for key in choose_encoders(clip, encoder_choice)]
     chosen = spread(pairs, limit)
-    groups = {"": chosen} | (by_language(chosen) if per_language else {})
-    report = _shared_progress(len(encoders) * sum(map(len, groups.values())))
+    report = progress_report()
     curves, texts, layers, languages = [], [], [], []
-    for encoder in encoders:
-        probes = {
-            name: probe_layers(
-                encoder, group, direction, reference, batch_size, bootstrap, progress=report(len(group))
-            )
-            for name, group in groups.items()
-        }
-        texts += _report(encoder, probes)
-        whole = probes.pop("")
-        layers.append(whole.layer)
-        curves.append(probe_picture(whole, encoder.key if len(encoders) > 1 else ""))
-        languages += [image_tensor([probe_picture(probe, name)]) for name, probe in probes.items()]
+    for index, encoder in enumerate(encoders):
+        probes = probe_by_language(
+            encoder, chosen, direction, reference, batch_size, bootstrap, criterion=criterion,
+            progress=_part(report, index, len(encoders)),
+        )  # fmt: skip
+        texts += _report(encoder, probes, per_language)
+        layers.append(probes.overall.layer)
+        curves.append(probe_picture(probes.overall, encoder.key if len(encoders) > 1 else ""))
+        if per_language:
+            languages += _language_pictures(probes)
     return ProbeResult(layers[0], image_tensor(curves), for_preview("\n\n".join(texts)), languages)
 
 
-def _shared_progress(total: int) -> Callable[[int], Callable[[int, int], None]]:
-    """Gives callbacks (done, of its own pairs) that move one bar of `total` pairs one after the other."""
-    report = progress_report()
-    before = 0
-
-    def take(count: int) -> Callable[[int, int], None]:
-        nonlocal before
-        start, before = before, before + count
-        return lambda done, _: report(start + done, total)
-
-    return take
+def _part(report: Progress, index: int, parts: int) -> Progress:
+    """Moves a bar over one of so many parts of equal length."""
+    return lambda done, total: report(index * total + done, parts * total)
 
 
-def _report(encoder: ComfyTextEncoder, probes: Mapping[str, LayerProbe]) -> list[str]:
-    """Paragraphs about all pairs, and about the languages if there are any."""
-    languages = [f"{language}: {probe.reason}" for language, probe in probes.items() if language]
-    whole = probe_report(probes[""], f"{encoder.info.family}, '{encoder.key}'")
-    return [whole, "\n".join(languages)] if languages else [whole]
+def _language_pictures(probes: LanguageProbes) -> list[Tensor]:
+    """The paper's figures 6 and 14, and activation patching."""
+    names = {code: CULTURES[code].language for code in probes.languages if code in CULTURES}
+    drawings = (language_curves, causal_curves, attention_map)
+    return [image_tensor([draw(probes.languages, names)]) for draw in drawings]
+
+
+def _report(encoder: ComfyTextEncoder, probes: LanguageProbes, per_language: bool) -> list[str]:
+    """Paragraphs about all pairs, and about the languages if they are wanted."""
+    languages = [f"{language}: {probe.reason}" for language, probe in probes.languages.items()]
+    whole = probe_report(probes.overall, f"{encoder.info.family}, '{encoder.key}'")
+    return [whole, "\n".join(languages)] if per_language else [whole]
