@@ -7,6 +7,7 @@ from ..culture_core.encoders import ATTENTION_OUTPUT, HIDDEN_STATE
 from ..culture_core.files import MAX_LATENTS, CultureSAE
 from ..culture_core.pairs import PromptPair
 from ..culture_core.sae import SAEConfig
+from ..culture_core.sae.config import PRECISIONS
 from .base import CulturePairsType, CultureSAEType, encoder_input, problem_of, schema
 
 
@@ -111,6 +112,14 @@ class CultureTrainSAE(io.ComfyNode):
                     tooltip="More prompts to train on, one a line. The more varied they are, the better the "
                     "neurons; some thousands help.",
                 ),
+                io.Combo.Input(
+                    "precision",
+                    options=list(PRECISIONS),
+                    default=PRECISIONS[0],
+                    optional=True,
+                    tooltip="What matrices are multiplied in. bfloat16 and float16 are faster on a GPU; the "
+                    "weights stay float32.",
+                ),
             ],
             outputs=[
                 CultureSAEType.Output(
@@ -145,8 +154,9 @@ class CultureTrainSAE(io.ComfyNode):
         checkpoint: str,
         encoder: str,
         extra_text: str = "",
+        precision: str = PRECISIONS[0],
     ) -> io.NodeOutput:
-        config = SAEConfig(latents, k, learning_rate, steps, batch_size, seed=seed)
+        config = SAEConfig(latents, k, learning_rate, steps, batch_size, seed=seed, precision=precision)
         return io.NodeOutput(
             *train_sae_on_clip(clip, culture_pairs, extra_text, layer, feature, config, checkpoint, encoder)
         )

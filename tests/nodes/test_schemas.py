@@ -28,6 +28,7 @@ WIDGETS = {
     "CultureLoadPairs": ["file"],
     "CultureProbeLayer": [
         "max_pairs", "direction", "reference", "encoder", "bootstrap", "batch_size", "per_language",
+        "criterion",
     ],
     "CultureLoadTextEncoder": ["folder"],
     "CultureEncodeSchedule": [
@@ -35,7 +36,7 @@ WIDGETS = {
     ],
     "CultureTrainSAE": [
         "layer", "feature", "latents", "k", "steps", "batch_size", "learning_rate", "seed", "checkpoint",
-        "encoder", "extra_text",
+        "encoder", "extra_text", "precision",
     ],
     "CultureDetectNeurons": ["contrast", "count", "tau", "by_effect"],
     "CultureSaveSAE": ["filename_prefix", "author", "licence", "description"],
@@ -55,7 +56,7 @@ OUTPUTS = {
 ADDED_LATER = {
     "CultureAmplifyNeurons": ["encoders"],
     "CultureApplyEnhancer": ["encoders"],
-    "CultureProbeLayer": ["bootstrap", "batch_size", "per_language"],
+    "CultureProbeLayer": ["bootstrap", "batch_size", "per_language", "criterion"],
 }
 """Saved workflows hold widget values by position: append, never insert or rename."""
 SOCKETS = {"clip", "culture_sae", "culture_enhancer", "culture_pairs", "images"}

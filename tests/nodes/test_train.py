@@ -98,6 +98,12 @@ def test_the_node_trains_what_the_library_trains(train: Callable[..., tuple], pa
     assert picture.shape == (1, 480, 800, 3) and picture.std() > 0.05
 
 
+def test_the_precision_reaches_the_training(train: Callable[..., tuple]) -> None:
+    plain, lower = train()[0], train(precision="bfloat16")[0]
+    assert lower.training["config"]["precision"] == "bfloat16" and not same(plain, lower)
+    assert all(weight.dtype == torch.float32 for weight in weights(lower).values())
+
+
 def test_what_comes_out_of_inference_mode_is_of_use_outside(train: Callable[..., tuple]) -> None:
     sae = train()[0].sae
     copy.deepcopy(sae)
