@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from .. import neuron_figures
-from ..detection import TEST, DetectOptions, detect_in
+from ..detection import DetectOptions, detect_in
 from ..features import content_features
 from ..files import CultureSAE
 from ..neuron_pictures import curves_picture, ranking_picture
@@ -163,9 +163,7 @@ def detect_neurons_in_clip(
     )
     encoder = matching_encoder(clip, culture_sae)
     found = detect_in(culture_sae, encoder, pairs, options, progress_report())
-    # Cultures of which the file knew more before have a selection too.
-    codes = dict.fromkeys(pair.culture for pair in pairs if pair.split not in TEST)
-    picture = _wfs_picture(found.culture_sae, codes)
+    picture = _wfs_picture(found.culture_sae, found.detected)
     return DetectedNeurons(found.culture_sae, image_tensor([picture]), for_preview(found.report))
 
 
