@@ -7,12 +7,13 @@ async def comfy_entrypoint():
     from comfy_api.latest import ComfyExtension
 
     from .culture_core.comfy import register_model_folders
-    from .nodes import amplify, encoder, enhance, probe
+    from .nodes import amplify, compare, encoder, enhance, probe, save, train
 
     register_model_folders()
 
     class CultureExtension(ComfyExtension):
         async def get_node_list(self) -> list:
-            return [*encoder.NODES, *amplify.NODES, *enhance.NODES, *probe.NODES]
+            themes = (encoder, amplify, enhance, probe, train, save, compare)
+            return [node for theme in themes for node in theme.NODES]
 
     return CultureExtension()

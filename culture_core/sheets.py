@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import math
 import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from PIL import Image, ImageDraw, ImageFont, features
+from PIL import Image, ImageDraw, ImageFont, ImageOps, features
 
 CELL = 112
 """Edge of a picture on the sheet, pixels."""
@@ -15,6 +16,13 @@ GAP = 8
 LABEL_WIDTH = 230
 HEADER_HEIGHT = 34
 CAPTION_HEIGHT = 18
+LONGEST_ROW = 6
+"""Pictures that a grid puts into one row where it may choose."""
+MAX_PIXELS = 200_000_000
+"""Of a grid."""
+_NARROWEST_LABEL = 120
+"""Room for a label under the smallest of pictures, pixels."""
+_MAX_LINES = 4
 INK, FAINT, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 
 # File names that Pillow finds in the font folders of Linux, macOS and Windows, widest coverage first.
@@ -131,3 +139,98 @@ def _has_glyph(name: str, size: int, character: str) -> bool:
 def _drawn(font: ImageFont.FreeTypeFont, character: str) -> tuple[bytes, tuple[int, int]]:
     mask = font.getmask(character)
     return bytes(mask), mask.size
+
+
+def picture_grid(
+    images: Sequence[Image.Image], labels: Sequence[str] = (), columns: int = 0, title: str = ""
+) -> Image.Image:
+    """Pictures row by row in cells of one size, each over its label, under a title.
+
+    A cell is as large as the largest picture, which keeps its pixels; others are scaled to fit, without
+    distortion.
+
+    Args:
+        labels: one a picture, in any script; none: no room is left for them.
+        columns: pictures a row; 0: one row of up to `LONGEST_ROW`, or about a square.
+
+    Raises:
+        ValueError: for no pictures, other than as many labels, a negative number of columns, or a sheet of
+            more than `MAX_PIXELS`.
+    """
+    _check_grid(images, labels, columns)
+    cell = max(image.width for image in images), max(image.height for image in images)
+    size = min(max(cell[0] // 18, 14), 48)
+    columns = min(columns or _automatic_columns(len(images)), len(images))
+    room = max(cell[0], _NARROWEST_LABEL)
+    texts = [_wrapped(label, size, room) for label in labels]
+    line = round(size * 1.35)
+    caption = max((len(lines) for lines in texts), default=0) * line
+    header = _wrapped(title, round(size * 1.3), columns * (room + GAP) - GAP) if title.strip() else []
+    top = GAP + len(header) * round(line * 1.3)
+    pitch = room + GAP, cell[1] + caption + GAP
+    rows = -(-len(images) // columns)
+    sheet = _new_sheet(GAP + columns * pitch[0], top + rows * pitch[1])
+    draw = ImageDraw.Draw(sheet)
+    _write_lines(draw, (sheet.width // 2, GAP), header, round(size * 1.3), INK)
+    for index, image in enumerate(images):
+        left, upper = GAP + index % columns * pitch[0], top + index // columns * pitch[1]
+        fitted = image.convert("RGB") if image.size == cell else ImageOps.contain(image.convert("RGB"), cell)
+        place = left + (room - fitted.width) // 2, upper + (cell[1] - fitted.height) // 2
+        sheet.paste(fitted, place)
+        if texts:
+            _write_lines(draw, (left + room // 2, upper + cell[1]), texts[index], size, INK)
+    return sheet
+
+
+def _check_grid(images: Sequence[Image.Image], labels: Sequence[str], columns: int) -> None:
+    if not images:
+        raise ValueError("there are no pictures to put on a sheet")
+    if labels and len(labels) != len(images):
+        raise ValueError(f"{len(images)} pictures need as many labels, or none; got {len(labels)}")
+    if columns < 0:
+        raise ValueError(f"columns is {columns}: use 0 (automatic) or more")
+
+
+def _automatic_columns(count: int) -> int:
+    return count if count <= LONGEST_ROW else math.ceil(math.sqrt(count))
+
+
+def _new_sheet(width: int, height: int) -> Image.Image:
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"the sheet would be {width} x {height} pixels, more than {MAX_PIXELS // 10**6} million: "
+            "use fewer or smaller pictures"
+        )
+    return Image.new("RGB", (width, height), PAPER)
+
+
+def _wrapped(text: str, size: int, width: int) -> list[str]:
+    """Text in lines that are at most `width` pixels wide, broken at spaces, or anywhere in long words; at
+    most `_MAX_LINES`, the last of which then ends in an ellipsis."""
+    font = find_font(text, size) or ImageFont.load_default(size)
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}".strip()
+        if font.getlength(joined) <= width:
+            lines[-1] = joined
+            continue
+        lines += [word] if lines[-1] else []
+        lines[-1] = lines[-1] or word
+        while font.getlength(lines[-1]) > width and len(lines[-1]) > 1:
+            fit = next(
+                n
+                for n in range(len(lines[-1]) - 1, 0, -1)
+                if n == 1 or font.getlength(lines[-1][:n]) <= width
+            )
+            lines[-1:] = [lines[-1][:fit], lines[-1][fit:]]
+    if len(lines) > _MAX_LINES:
+        lines = [*lines[: _MAX_LINES - 1], lines[_MAX_LINES - 1][:-1] + "…"]
+    return lines
+
+
+def _write_lines(
+    draw: ImageDraw.ImageDraw, top: tuple[int, int], lines: Sequence[str], size: int, color: tuple
+) -> None:
+    """Lines below each other, centred under a point."""
+    for number, line in enumerate(lines):
+        _write(draw, (top[0], top[1] + round((number + 0.6) * size * 1.35)), line, size, color, anchor="mm")

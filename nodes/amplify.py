@@ -3,12 +3,13 @@
 from comfy_api.latest import io
 
 from ..culture_core.amplifier import MAX_STRENGTH, MIN_STRENGTH, MODES
-from ..culture_core.comfy import amplify_clip, model_path
+from ..culture_core.comfy import amplify_clip, model_path, scheduled_conditioning
 from ..culture_core.cultures import CULTURES
 from ..culture_core.files import CultureSAE, load_culture_sae
+from ..culture_core.schedule import parse_schedule
 from ..culture_core.selection import MODES as TOKEN_MODES
 from ..culture_core.selection import TokenSelection
-from .base import CultureSAEType, file_fingerprint, file_input, schema
+from .base import CultureSAEType, encoders_input, file_fingerprint, file_input, problem_of, schema
 
 _LABELS = {f"{culture.name} ({code})": code for code, culture in CULTURES.items()}
 
@@ -35,6 +36,7 @@ class CultureLoadSAE(io.ComfyNode):
             display_name="Load Culture SAE",
             description="Loads a sparse autoencoder of a text encoder's layer, with the neurons of its "
             "cultures.",
+            search_aliases=["culture", "sae", "sparse autoencoder"],
             inputs=[file_input("culture_sae", "Culture SAE. It belongs to one text encoder.")],
             outputs=[
                 CultureSAEType.Output(display_name="CULTURE_SAE", tooltip="For Amplify Culture Neurons.")
@@ -64,11 +66,7 @@ class CultureAmplifyNeurons(io.ComfyNode):
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP of the text encoder that the SAE was made for."),
                 CultureSAEType.Input("culture_sae", tooltip="From Load Culture SAE."),
-                io.Combo.Input(
-                    "culture",
-                    options=list(_LABELS),
-                    tooltip="The culture to bring out. The SAE must have neurons for it.",
-                ),
+                _culture_input(),
                 io.Float.Input(
                     "strength",
                     default=2.0,
@@ -80,38 +78,14 @@ class CultureAmplifyNeurons(io.ComfyNode):
                     tooltip="0 changes nothing at all, bit for bit; 1 to 3 is the useful range; higher "
                     "values bend the subject before they add culture; -1 switches the culture's neurons off.",
                 ),
-                io.Combo.Input(
-                    "mode",
-                    options=list(MODES),
-                    default=MODES[0],
-                    tooltip="inject: also wakes neurons that the prompt leaves silent, which neutral prompts "
-                    "need. scale: only multiplies those that are active (equation 8 of the paper); often "
-                    "without effect.",
-                ),
-                io.Combo.Input(
-                    "tokens",
-                    options=list(TOKEN_MODES),
-                    default=TOKEN_MODES[0],
-                    tooltip="content: all words of the prompt. words: only those listed below. "
-                    "all: begin and end tokens too. Padding and the row for prompt weights are never "
-                    "touched.",
-                ),
-                io.String.Input(
-                    "words",
-                    default="",
-                    tooltip="For tokens = words: words or phrases of the prompt, separated by commas, such "
-                    "as 'house, old bridge'. Ignored otherwise.",
-                ),
+                *_how_inputs(),
             ],
             outputs=[io.Clip.Output(display_name="CLIP", tooltip="For CLIP Text Encode.")],
         )
 
     @classmethod
-    def validate_inputs(cls, culture: str) -> bool | str:
-        try:
-            return bool(culture_code(culture))
-        except ValueError as error:
-            return str(error)
+    def validate_inputs(cls, culture: str | None = None) -> bool | str:
+        return problem_of(lambda: culture is None or culture_code(culture))
 
     @classmethod
     def execute(
@@ -123,11 +97,115 @@ class CultureAmplifyNeurons(io.ComfyNode):
         mode: str,
         tokens: str,
         words: str,
+        encoders: str = "",
     ) -> io.NodeOutput:
         selection = TokenSelection.from_text(tokens, words)
         return io.NodeOutput(
-            amplify_clip(clip, culture_sae, culture_code(culture), strength, mode, selection)
+            amplify_clip(clip, culture_sae, culture_code(culture), strength, mode, selection, encoders)
         )
 
 
-NODES = [CultureLoadSAE, CultureAmplifyNeurons]
+class CultureEncodeSchedule(io.ComfyNode):
+    """A prompt whose amplification changes over the sampling run."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CultureEncodeSchedule",
+            display_name="Encode with Culture Schedule",
+            description="Encodes a prompt with a strength of the culture that changes while the picture is "
+            "sampled: early steps lay out the scene, late ones draw its details. Use it in place of Amplify "
+            "Culture Neurons and CLIP Text Encode.",
+            search_aliases=["culture", "sae", "schedule", "prompt", "timestep"],
+            inputs=[
+                io.Clip.Input("clip", tooltip="The CLIP of the text encoder that the SAE was made for."),
+                CultureSAEType.Input("culture_sae", tooltip="From Load Culture SAE."),
+                io.String.Input(
+                    "text", default="", multiline=True, dynamic_prompts=True, tooltip="The prompt."
+                ),
+                _culture_input(),
+                io.String.Input(
+                    "schedule",
+                    default="0: 3, 0.5: 0",
+                    tooltip="Share of the run and the strength from there on, such as '0: 3, 0.5: 0': 3 in "
+                    "the first half, nothing in the second. Shares go from 0 to 1, strengths from -1 to 12.",
+                ),
+                io.Int.Input(
+                    "ramp",
+                    default=0,
+                    min=0,
+                    max=32,
+                    tooltip="0: the strength jumps. More: it moves there evenly, in so many stretches, each "
+                    "of which costs one more encode. 4 to 8 are smooth.",
+                ),
+                *_how_inputs(),
+            ],
+            outputs=[io.Conditioning.Output(display_name="CONDITIONING", tooltip="For a sampler.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, culture: str | None = None, schedule: str | None = None) -> bool | str:
+        return problem_of(
+            lambda: culture is None or culture_code(culture),
+            lambda: schedule is None or parse_schedule(schedule),
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        clip: object,
+        culture_sae: CultureSAE,
+        text: str,
+        culture: str,
+        schedule: str,
+        ramp: int,
+        mode: str,
+        tokens: str,
+        words: str,
+        encoders: str = "",
+    ) -> io.NodeOutput:
+        code, stretches = culture_code(culture), parse_schedule(schedule, ramp)
+        selection = TokenSelection.from_text(tokens, words)
+        return io.NodeOutput(
+            scheduled_conditioning(clip, culture_sae, code, text, stretches, mode, selection, encoders)
+        )
+
+
+def _culture_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "culture",
+        options=list(_LABELS),
+        tooltip="The culture to bring out. The SAE must have neurons for it.",
+    )
+
+
+def _how_inputs() -> list[io.Input]:
+    """How neurons are changed, and where."""
+    return [
+        io.Combo.Input(
+            "mode",
+            options=list(MODES),
+            default=MODES[0],
+            tooltip="inject: also wakes neurons that the prompt leaves silent, which neutral prompts "
+            "need. scale: only multiplies those that are active (equation 8 of the paper); often "
+            "without effect.",
+        ),
+        io.Combo.Input(
+            "tokens",
+            options=list(TOKEN_MODES),
+            default=TOKEN_MODES[0],
+            tooltip="content: all words of the prompt. words: only those listed below. "
+            "all: begin and end tokens too. Padding and the row for prompt weights are never "
+            "touched.",
+        ),
+        io.String.Input(
+            "words",
+            default="",
+            tooltip="For tokens = words: words or phrases of the prompt, separated by commas, such "
+            "as 'house, old bridge'. Ignored otherwise.",
+        ),
+        encoders_input(),
+    ]
+
+
+NODES = [CultureLoadSAE, CultureAmplifyNeurons, CultureEncodeSchedule]

@@ -1,6 +1,7 @@
 """What the nodes share."""
 
 import inspect
+from collections.abc import Callable
 
 from comfy_api.latest import io
 
@@ -19,10 +20,41 @@ def schema(**fields: object) -> io.Schema:
     return io.Schema(category="culture", **{name: value for name, value in fields.items() if name in _KNOWN})
 
 
+def problem_of(*checks: Callable[[], object]) -> bool | str:
+    """What `validate_inputs` returns: True, or what the first check that fails says."""
+    try:
+        for check in checks:
+            check()
+    except ValueError as error:
+        return str(error)
+    return True
+
+
 def file_input(kind: str, tooltip: str) -> io.Combo.Input:
     """A combo of the files in `models/<kind>`."""
     return io.Combo.Input(
         "file", options=model_files(kind), tooltip=f"{tooltip} From the folder models/{kind}."
+    )
+
+
+def encoder_input(several: str) -> io.String.Input:
+    """Which encoders of a CLIP; `several` says what becomes of more than one."""
+    return io.String.Input(
+        "encoder",
+        default="",
+        tooltip="For a CLIP with several text encoders: which, such as clip_l or t5xxl, or 'clip_l, clip_g', "
+        f"or all. {several} Empty: the largest, which carries most of the prompt.",
+    )
+
+
+def encoders_input() -> io.String.Input:
+    """In which encoders of a CLIP a file is used; graphs from before it run without it."""
+    return io.String.Input(
+        "encoders",
+        default="",
+        optional=True,
+        tooltip="For a CLIP with several text encoders. Empty: the one that the file was made for. all: "
+        "every one of its shape. Or names, such as 'clip_l, clip_g'.",
     )
 
 

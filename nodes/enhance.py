@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..culture_core.comfy import enhance_clip, model_path
 from ..culture_core.files import EnhancerFile, load_enhancer
-from .base import CultureEnhancerType, file_fingerprint, file_input, schema
+from .base import CultureEnhancerType, encoders_input, file_fingerprint, file_input, schema
 
 
 class CultureLoadEnhancer(io.ComfyNode):
@@ -16,6 +16,7 @@ class CultureLoadEnhancer(io.ComfyNode):
             node_id="CultureLoadEnhancer",
             display_name="Load Layer Enhancer",
             description="Loads a layer enhancer: a few trained weights on one layer of a text encoder.",
+            search_aliases=["culture", "enhancer"],
             inputs=[
                 file_input(
                     "culture_enhancer", "Layer enhancer. It belongs to one text encoder and image model."
@@ -45,6 +46,7 @@ class CultureApplyEnhancer(io.ComfyNode):
         return schema(
             node_id="CultureApplyEnhancer",
             display_name="Apply Layer Enhancer",
+            search_aliases=["culture", "enhancer", "multilingual"],
             description="Adds the enhancer's trained residual to the key layer of the text encoder, so that "
             "a prompt shows the culture of its language. The CLIP that goes in stays as it is.",
             inputs=[
@@ -63,13 +65,16 @@ class CultureApplyEnhancer(io.ComfyNode):
                     tooltip="1 is what was trained; 0 changes nothing at all, bit for bit; 0.5 to 1.5 is the "
                     "useful range; negative values push the other way.",
                 ),
+                encoders_input(),
             ],
             outputs=[io.Clip.Output(display_name="CLIP", tooltip="For CLIP Text Encode.")],
         )
 
     @classmethod
-    def execute(cls, clip: object, culture_enhancer: EnhancerFile, strength: float) -> io.NodeOutput:
-        return io.NodeOutput(enhance_clip(clip, culture_enhancer, strength))
+    def execute(
+        cls, clip: object, culture_enhancer: EnhancerFile, strength: float, encoders: str = ""
+    ) -> io.NodeOutput:
+        return io.NodeOutput(enhance_clip(clip, culture_enhancer, strength, encoders))
 
 
 NODES = [CultureLoadEnhancer, CultureApplyEnhancer]

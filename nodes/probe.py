@@ -1,11 +1,13 @@
 """Probing: in which layer of the text encoder does a culture modifier act on its noun?"""
 
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..culture_core.comfy import model_path, probe_clip
+from ..culture_core.key_layer import AUTO, CRITERIA
 from ..culture_core.pairs import PromptPair, load_pairs
 from ..culture_core.probing import DIRECTIONS, REFERENCES
-from .base import CulturePairsType, file_fingerprint, file_input, schema
+from .base import CulturePairsType, encoder_input, file_fingerprint, file_input, schema
 
 _AUTO = "auto"
 
@@ -19,8 +21,14 @@ class CultureLoadPairs(io.ComfyNode):
             node_id="CultureLoadPairs",
             display_name="Load Prompt Pairs",
             description="Loads prompts that come twice: with a culture modifier and without.",
+            search_aliases=["culture", "prompt pairs", "dataset", "jsonl"],
             inputs=[file_input("culture_pairs", "Prompt pairs, a JSONL file with one pair a line.")],
-            outputs=[CulturePairsType.Output(display_name="CULTURE_PAIRS", tooltip="For Probe Layer.")],
+            outputs=[
+                CulturePairsType.Output(
+                    display_name="CULTURE_PAIRS",
+                    tooltip="For Probe Layer, Train Culture SAE and Detect Culture Neurons.",
+                )
+            ],
         )
 
     @classmethod
@@ -40,6 +48,7 @@ class CultureProbeLayer(io.ComfyNode):
         return schema(
             node_id="CultureProbeLayer",
             display_name="Probe Layer",
+            search_aliases=["culture", "probe", "key layer", "attention", "activation patching"],
             description="Measures in which layer of the text encoder a culture modifier acts on its noun: by "
             "attention, and by patching one layer's output from the cultural into the neutral prompt. "
             "Patches of this pack that are on the CLIP do not count.",
@@ -68,17 +77,54 @@ class CultureProbeLayer(io.ComfyNode):
                     tooltip="What stands in for the modifier in the neutral prompt. context: its other "
                     "words. none: zero.",
                 ),
-                io.String.Input(
-                    "encoder",
-                    default="",
-                    tooltip="Only for a CLIP with several text encoders: which one, such as clip_l or "
-                    "clip_g. Leave empty otherwise.",
+                encoder_input("One picture and report each; layer is that of the first."),
+                io.Int.Input(
+                    "bootstrap",
+                    default=1000,
+                    min=10,
+                    max=100_000,
+                    optional=True,
+                    tooltip="Resamples behind the 95 % intervals. 1000 is plenty; more cost a little time.",
+                ),
+                io.Int.Input(
+                    "batch_size",
+                    default=8,
+                    min=1,
+                    max=1024,
+                    optional=True,
+                    tooltip="Pairs at a time. Changes speed and memory, not the result; 32 suits a GPU.",
+                ),
+                io.Boolean.Input(
+                    "per_language",
+                    default=False,
+                    optional=True,
+                    tooltip="Also tell what each language says alone: its curves come out at 'languages', "
+                    "its layer stands in the report. Needs ten pairs or more a language.",
+                ),
+                io.Combo.Input(
+                    "criterion",
+                    options=list(CRITERIA),
+                    default=AUTO,
+                    optional=True,
+                    tooltip="What chooses the layer. attention: where it stands out most, the paper's. "
+                    "causal: what activation patching names. auto: attention where it is clear, else causal.",
                 ),
             ],
             outputs=[
                 io.Int.Output("layer", display_name="layer", tooltip="The key layer, counted from 0."),
-                io.Image.Output("curve", display_name="curve", tooltip="Both measures over the layers."),
+                io.Image.Output(
+                    "curve",
+                    display_name="curve",
+                    tooltip="Both measures over the layers; a picture an encoder.",
+                ),
                 io.String.Output("report", display_name="report", tooltip="The figures, and why this layer."),
+                io.Image.Output(
+                    "languages",
+                    display_name="languages",
+                    tooltip="With per_language: attention by language, activation patching by language, and "
+                    "attention by language and layer. Otherwise what is connected here does not run.",
+                    is_output_list=True,
+                ),
             ],
         )
 
@@ -91,11 +137,17 @@ class CultureProbeLayer(io.ComfyNode):
         direction: str,
         reference: str,
         encoder: str,
+        bootstrap: int = 1000,
+        batch_size: int = 8,
+        per_language: bool = False,
+        criterion: str = AUTO,
     ) -> io.NodeOutput:
         chosen = None if direction == _AUTO else direction
-        return io.NodeOutput(
-            *probe_clip(clip, culture_pairs, chosen, reference, max_pairs, encoder.strip() or None)
-        )
+        layer, curves, report, languages = probe_clip(
+            clip, culture_pairs, chosen, reference, max_pairs, encoder, bootstrap, batch_size, per_language,
+            criterion,
+        )  # fmt: skip
+        return io.NodeOutput(layer, curves, report, languages or ExecutionBlocker(None))
 
 
 NODES = [CultureLoadPairs, CultureProbeLayer]

@@ -14,13 +14,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from culture_core.enhancer import LayerEnhancer
-from culture_core.files import CultureSAE, EnhancerFile, save_culture_sae, save_enhancer
+from culture_core.files import CultureSAE, EnhancerFile, load_culture_sae, save_culture_sae, save_enhancer
 from culture_core.neurons import CultureNeurons
+from culture_core.pairs import load_pairs, save_pairs
 from culture_core.sae import TopKSAE
+from culture_core.sheets import GAP
 from tools.comfy_client import ComfyClient, Progress, Result, Workflow, WorkflowError, find_node, set_inputs
 from tools.comfy_server import ComfyServer
 
 WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
+PAIRS = WORKFLOWS.parent / "models" / "culture_pairs" / "miniature.jsonl"
 E5 = {"family": "bert", "layers": 12, "width": 384, "heads": 12, "vocabulary": 250037, "weights": [0.5]}
 SIZES = (384, 64, 8)
 
@@ -88,11 +91,37 @@ def test_the_probe_graph_gives_a_layer_a_picture_and_a_report(client: ComfyClien
     assert any(step.node == "Probe" and step.steps for step in steps)
 
 
+def test_a_probe_of_each_language_gives_a_picture_each_and_none_without(client: ComfyClient) -> None:
+    graph = workflow("probe")
+    graph["each"] = {"class_type": "SaveImage", "inputs": {
+        "images": [find_node(graph, "Probe"), 3], "filename_prefix": "culture/language",
+    }}  # fmt: skip
+    set_inputs(graph, "Prompt pairs", file="few.jsonl")
+    assert "each" not in client.run(graph).outputs
+    set_inputs(graph, "Probe", per_language=True)
+    assert len(client.images(client.run(graph))["each"]) == 3
+
+
 def test_the_demo_graph_makes_four_different_pictures(client: ComfyClient) -> None:
     graph = small(workflow("demo"))
     shown = pictures(client, graph, client.run(graph))
     assert sorted(shown) == ["Amplified", "Enhanced", "Explicit", "Neutral"]
     assert len({picture.tobytes() for picture in shown.values()}) == 4
+
+
+def test_a_schedule_of_one_strength_paints_what_that_strength_paints(client: ComfyClient) -> None:
+    graph = small(workflow("amplify"))
+    node = graph[find_node(graph, "Prompt, amplified")]
+    sources = {name: graph[find_node(graph, "Amplify")]["inputs"][name] for name in ("clip", "culture_sae")}
+    painted = [pictures(client, graph, client.run(graph))["Amplified"]]
+    how = {"culture": "ja", "ramp": 0, "mode": "inject", "tokens": "content", "words": ""}
+    node["class_type"] = "CultureEncodeSchedule"
+    for schedule in ("0: 2", "0: 2, 0.5: 0", "0: 0"):
+        node["inputs"] = {"text": node["inputs"]["text"], "schedule": schedule} | sources | how
+        shown = pictures(client, graph, client.run(graph))
+        painted.append(shown["Amplified"])
+    assert np.array_equal(painted[0], painted[1]) and np.array_equal(painted[3], shown["As it is"])
+    assert len({picture.tobytes() for picture in painted}) == 3
 
 
 def test_a_culture_may_be_given_by_its_code(client: ComfyClient) -> None:
@@ -122,6 +151,164 @@ def test_a_probe_can_be_interrupted_and_the_server_goes_on(client: ComfyClient) 
     with pytest.raises(WorkflowError, match="interrupted"):
         client.run(graph, on_progress=stop)
     assert client.object_info("CultureProbeLayer")
+
+
+# ------------------------------------------------------------------------------------- training, comparing
+
+TRAIN = {"steps": 60, "latents": 128, "k": 8, "batch_size": 16, "layer": 11, "checkpoint": ""}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_pairs(server: ComfyServer) -> None:
+    """A file of four pairs of three cultures: enough to train and detect in a second."""
+    every = load_pairs(PAIRS)
+    chosen = [[pair for pair in every if pair.culture == code][:4] for code in ("de", "ja", "th")]
+    save_pairs(sum(chosen, []), server.base / "models" / "culture_pairs" / "few.jsonl")
+
+
+def training(**settings: object) -> Workflow:
+    graph = workflow("train")
+    set_inputs(graph, "Prompt pairs", file="few.jsonl")
+    set_inputs(graph, "Train", **(TRAIN | settings))
+    return graph
+
+
+def saved_path(graph: Workflow, result: Result) -> Path:
+    return Path(result.outputs[find_node(graph, "Save")]["text"][0])
+
+
+def test_the_training_graph_gives_a_file_that_loads_and_amplifies(
+    client: ComfyClient, server: ComfyServer
+) -> None:
+    graph = training()
+    set_inputs(graph, "Save", filename_prefix="first/try", author="Ada")
+    result = client.run(graph)
+    path = saved_path(graph, result)
+    assert path == server.base / "output" / "culture_sae" / "first" / "try_00001_.safetensors"
+    shown = pictures(client, graph, result)
+    assert shown["Loss"].shape == (480, 800, 3) and shown["Neurons"].std() > 0
+    report = result.outputs[find_node(graph, "Detection report")]["text"][0]
+    assert "Thai (th)" in report and load_culture_sae(path).author == "Ada"
+    painting = small(workflow("amplify"))
+    set_inputs(painting, "Culture SAE", file=str(Path("first") / "try_00001_.safetensors"))
+    set_inputs(painting, "Amplify", strength=6.0)
+    painted = pictures(client, painting, client.run(painting))
+    assert not np.array_equal(painted["As it is"], painted["Amplified"])
+
+
+def test_a_training_that_was_cancelled_goes_on_to_the_same_file(
+    client: ComfyClient, server: ComfyServer
+) -> None:
+    long = training(steps=1500, checkpoint="half")
+    kept = server.base / "output" / "culture_checkpoints" / "half.safetensors"
+
+    def stop(progress: Progress) -> None:
+        if progress.node == "Train" and progress.steps and progress.step > progress.steps - 1400:
+            client.interrupt()
+
+    with pytest.raises(WorkflowError, match="interrupted in node .*Train"):
+        client.run(long, on_progress=stop)
+    assert kept.is_file() and f"kept in {kept}" in server.log()
+    resumed = client.run(long)
+    assert "come from the checkpoint" in resumed.outputs[find_node(long, "Training report")]["text"][0]
+    assert not kept.exists()
+    # Another name is another node to ComfyUI's cache, and to the training nothing.
+    undisturbed = training(steps=1500, checkpoint="other")
+    files = [saved_path(long, resumed), saved_path(undisturbed, client.run(undisturbed))]
+    first, second = map(load_file, files)
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_loss_is_drawn_on_the_node_while_it_trains(client: ComfyClient) -> None:
+    from websocket import create_connection
+
+    socket = create_connection(client.url.replace("http", "ws", 1) + f"/ws?clientId={client.client_id}")
+    prompt = client.queue(training(seed=1))
+    previews = []
+    try:
+        while True:
+            message = socket.recv()
+            if isinstance(message, bytes):
+                previews.append(message)
+            elif (data := json.loads(message))["type"] == "executing" and data["data"]["node"] is None:
+                break
+    finally:
+        socket.close()
+    assert client.history(prompt)["status"]["status_str"] == "success" and previews
+    # Four bytes name the kind of message, four that of the picture.
+    assert Image.open(io.BytesIO(previews[0][8:])).size == (800, 480)
+
+
+def test_the_sweep_graph_gives_one_sheet_with_a_picture_a_strength(client: ComfyClient) -> None:
+    graph = small(workflow("sweep"))
+    set_inputs(graph, "Strengths", values="0, 2, 6")
+    result = client.run(graph)
+    assert len(client.images(result)[find_node(graph, "Sheet")]) == 1
+    sheet = pictures(client, graph, result)["Sheet"]
+    room = (sheet.shape[1] - GAP) // 3
+    lefts = [GAP + index * room + (room - GAP - 64) // 2 for index in range(3)]
+    plain = small(workflow("amplify"))
+    for title in ("Prompt", "Prompt, amplified"):
+        set_inputs(plain, title, text="急須")
+    expected = pictures(client, plain, client.run(plain))
+    # Columns that a picture fills have no paper in them.
+    filled = (sheet.min(axis=-1) < 250).sum(axis=0)
+    assert all(filled[left : left + 64].min() > 32 for left in lefts)
+    top = next(
+        y for y in range(sheet.shape[0]) if np.array_equal(expected["As it is"], cell(sheet, lefts[0], y))
+    )
+    found = [cell(sheet, left, top) for left in lefts]
+    assert np.array_equal(found[1], expected["Amplified"])  # whose strength is 2
+    assert not np.array_equal(found[1], found[2])
+
+
+def cell(sheet: np.ndarray, left: int, top: int) -> np.ndarray:
+    return sheet[top : top + 64, left : left + 64]
+
+
+def test_a_sweep_fans_out_what_stands_behind_it_once_a_strength(client: ComfyClient) -> None:
+    graph = small(workflow("sweep"))
+    set_inputs(graph, "Strengths", start=0.0, stop=1.0, steps=4)
+    graph["show"] = {"class_type": "SaveImage", "inputs": {
+        "images": [find_node(graph, "Decode picture"), 0], "filename_prefix": "culture/each",
+    }}  # fmt: skip
+    assert len(client.images(client.run(graph))["show"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("title", "inputs", "message"),
+    [
+        ("Train", {"checkpoint": "../../x"}, "no plain file name"),
+        ("Train", {"layer": 12}, "Layer 12 cannot be used.*layers 0 to 11"),
+        ("Train", {"k": 300}, "k=300"),
+        ("Train", {"encoder": "clip_g"}, "no encoder clip_g: it has multilingual_e5"),
+        ("Detect", {"contrast": "median"}, "median"),
+        ("Save", {"filename_prefix": "../x"}, "stays inside the output folder"),
+        ("Prompt pairs", {"file": "no-such.jsonl"}, "no-such.jsonl"),
+    ],
+)
+def test_a_training_graph_with_a_bad_value_says_what_is_wrong(
+    client: ComfyClient, title: str, inputs: dict, message: str
+) -> None:
+    graph = training()
+    set_inputs(graph, title, **inputs)
+    with pytest.raises(WorkflowError, match=f"(?s){title}.*{message}"):
+        client.run(graph)
+
+
+def test_a_list_of_strengths_that_are_no_numbers_is_refused(client: ComfyClient) -> None:
+    graph = small(workflow("sweep"))
+    set_inputs(graph, "Strengths", values="0, much")
+    with pytest.raises(WorkflowError, match="Strengths.*'much' is no number"):
+        client.run(graph)
+
+
+def test_a_checked_text_may_come_from_another_node(client: ComfyClient) -> None:
+    graph = small(workflow("sweep"))
+    graph["list"] = {"class_type": "PrimitiveString", "inputs": {"value": "0, much"}}
+    set_inputs(graph, "Strengths", values=["list", 0])
+    with pytest.raises(WorkflowError, match="Strengths.*failed.*'much' is no number"):
+        client.run(graph)
 
 
 # --------------------------------------------------------------------------------------------------- bad

@@ -54,7 +54,7 @@ def check_value(name: str, value: object, spec: list) -> None:
 
 
 def test_every_graph_ships_in_both_formats() -> None:
-    for name in ("amplify", "enhance", "probe"):
+    for name in ("amplify", "enhance", "probe", "train", "sweep"):
         assert FOLDER / f"{name}.json" in CANVAS and FOLDER / f"{name}_api.json" in API
 
 

@@ -19,6 +19,15 @@ from tools.comfy_client import ComfyClient, Workflow
 FOLDER = Path(__file__).resolve().parent.parent / "workflows"
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 COLUMN, ROW_GAP, WIDTH = 380, 50, 310
+HEIGHTS = {
+    "CLIPTextEncode": 120,
+    "CultureTrainSAE": 680,  # with room for the loss, which is drawn on the node
+    "MarkdownNote": 180,
+    "PreviewAny": 300,
+    "SaveImage": 270,
+}
+"""Of nodes that show more than their lines."""
+WIDTHS = {"PreviewAny": 680}  # for the tables of reports
 _NAMESPACE = uuid.UUID("7b0f5a0e-6d0f-4a5e-9a53-5d5f3f0c1f3b")
 
 
@@ -59,9 +68,9 @@ def loaders() -> Graph:
     ]
 
 
-def amplifier(culture: str, column: int = 1) -> Graph:
+def amplifier(culture: str, column: int = 1, strength: float | Link = 2.0) -> Graph:
     source = {"clip": Link("Text encoder"), "culture_sae": Link("Culture SAE")}
-    setting = {"culture": culture, "strength": 2.0, "mode": "inject", "tokens": "content", "words": ""}
+    setting = {"culture": culture, "strength": strength, "mode": "inject", "tokens": "content", "words": ""}
     return [
         Node("CultureLoadSAE", "Culture SAE", 0, {"file": "miniature.safetensors"}),
         Node("CultureAmplifyNeurons", "Amplify", column, source | setting),
@@ -144,11 +153,52 @@ def demo_graph() -> Graph:
     ]  # fmt: skip
 
 
-def note(text: str) -> Node:
-    return Node("MarkdownNote", "Note", 1, {"text": text})
+def train_graph() -> Graph:
+    pairs = {"culture_pairs": Link("Prompt pairs")}
+    clip = {"clip": Link("Text encoder")}
+    training = {"layer": 11, "latents": 512, "steps": 375, "checkpoint": "my-culture"}
+    detected = Link("Detect")
+    return [
+        Node("CultureLoadTextEncoder", "Text encoder", 0, {"folder": "multilingual-e5-small"}),
+        Node("CultureLoadPairs", "Prompt pairs", 0, {"file": "miniature.jsonl"}),
+        Node("CultureTrainSAE", "Train", 1, clip | pairs | training),
+        Node("CultureDetectNeurons", "Detect", 2, clip | pairs | {"culture_sae": Link("Train"), "count": 20}),
+        Node("CultureSaveSAE", "Save", 3, {"culture_sae": detected, "filename_prefix": "my-culture"}),
+        Node("SaveImage", "Loss", 2, {"images": Link("Train", 1), "filename_prefix": "culture/loss"}),
+        Node("PreviewAny", "Training report", 4, {"source": Link("Train", 2)}),
+        Node("SaveImage", "Neurons", 3, {"images": Link("Detect", 1), "filename_prefix": "culture/neurons"}),
+        Node("PreviewAny", "Detection report", 4, {"source": Link("Detect", 2)}),
+        note("From prompt pairs to a file that can be shared. The loss is drawn on the node while it trains. "
+             "Cancel when you like: queue again with the same settings, and the training goes on where it "
+             "stopped. Then load the file with Load Culture SAE (press R first).", column=0),
+    ]  # fmt: skip
 
 
-GRAPHS = {"amplify": amplify_graph, "enhance": enhance_graph, "probe": probe_graph, "demo": demo_graph}
+def sweep_graph() -> Graph:
+    pictures = picture("Picture", "Amplify", "急須", 1, "Prompt")[:-1]
+    sheet = {"images": Link("Decode picture"), "labels": Link("Strengths", 1), "title": "急須"}
+    return [
+        *loaders(), *amplifier("Japanese (ja)", strength=Link("Strengths")), *pictures,
+        Node("CultureStrengthSweep", "Strengths", 0, {"start": 0.0, "stop": 4.0, "steps": 5}),
+        Node("CultureGrid", "Grid", 6, sheet),
+        Node("SaveImage", "Sheet", 7, {"images": Link("Grid"), "filename_prefix": "culture/sweep"}),
+        note("One strength after the other, and all pictures on one sheet. Everything behind Culture "
+             "Strength Sweep runs once for each strength."),
+    ]  # fmt: skip
+
+
+def note(text: str, column: int = 1) -> Node:
+    return Node("MarkdownNote", "Note", column, {"text": text})
+
+
+GRAPHS = {
+    "amplify": amplify_graph,
+    "enhance": enhance_graph,
+    "probe": probe_graph,
+    "train": train_graph,
+    "sweep": sweep_graph,
+    "demo": demo_graph,
+}
 
 
 def api_format(graph: Graph, info: dict[str, Any]) -> Workflow:
@@ -231,11 +281,9 @@ def _place(graph: Graph, nodes: dict[str, dict[str, Any]]) -> None:
     for node in graph:
         entry = nodes[node.title]
         lines = max(len(entry["inputs"]), len(entry["outputs"])) + len(entry["widgets_values"])
-        height = {"CLIPTextEncode": 120, "SaveImage": 270, "MarkdownNote": 150}.get(
-            node.kind, 40 + 26 * lines
-        )
+        height = HEIGHTS.get(node.kind, 40 + 26 * lines)
         entry["pos"] = [COLUMN * node.column, below.get(node.column, 0)]
-        entry["size"] = [WIDTH, height]
+        entry["size"] = [WIDTHS.get(node.kind, WIDTH), height]
         below[node.column] = entry["pos"][1] + height + ROW_GAP
 
 

@@ -9,7 +9,6 @@ from .applying import (
     amplify_clip,
     enhance_clip,
     matching_encoder,
-    probe_clip,
     progress_report,
     scheduled_conditioning,
 )
@@ -23,20 +22,28 @@ from .folders import (
 )
 from .loading import TextEncoderError, load_text_encoder
 from .patching import patch_clip
+from .pictures import image_grid
 from .places import choose_encoders, encoders_of, taken_layer
+from .probing import probe_clip
 from .prompts import PromptTracer
 from .reading import INJECTION_KEY, ComfyTextEncoder
+from .saving import checkpoint_path, save_to_output
+from .training import CONTRASTS, detect_neurons_in_clip, train_sae_on_clip
 
 __all__ = [
+    "CONTRASTS",
     "INJECTION_KEY",
     "ComfyTextEncoder",
     "PromptTracer",
     "TextEncoderError",
     "amplify_clip",
+    "checkpoint_path",
     "choose_encoders",
+    "detect_neurons_in_clip",
     "encoders_of",
     "enhance_clip",
     "file_state",
+    "image_grid",
     "load_text_encoder",
     "matching_encoder",
     "model_files",
@@ -45,8 +52,10 @@ __all__ = [
     "probe_clip",
     "progress_report",
     "register_model_folders",
+    "save_to_output",
     "scheduled_conditioning",
     "taken_layer",
     "text_encoder_folder",
     "text_encoder_folders",
+    "train_sae_on_clip",
 ]

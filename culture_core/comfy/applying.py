@@ -3,22 +3,16 @@
 import copy
 import logging
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import comfy.model_management
 import comfy.sd
 import comfy.utils
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from ..amplifier import Amplifier
 from ..encoders import HIDDEN_STATE, EncoderInfo
 from ..files import CultureSAE, EnhancerFile, FileError, check_encoder
-from ..pairs import PromptPair
-from ..plots import curve_picture
-from ..probing import LayerProbe, probe_layers
 from ..schedule import Stretch
 from ..selection import TokenSelection
 from .loading import TextEncoderError
@@ -198,75 +192,6 @@ def _on_device(module: nn.Module, device: torch.device) -> nn.Module:
     if next(module.parameters()).device == device:
         return module
     return copy.deepcopy(module).to(device)
-
-
-class ProbeResult(NamedTuple):
-    """What a probe of a CLIP found."""
-
-    layer: int
-    curves: Tensor
-    """Picture of the curves [1, height, width, 3] in 0 to 1, as ComfyUI passes pictures on."""
-    report: str
-
-
-def probe_clip(
-    clip: comfy.sd.CLIP,
-    pairs: Sequence[PromptPair],
-    direction: str | None,
-    reference: str,
-    limit: int,
-    encoder_key: str | None = None,
-) -> ProbeResult:
-    """Probe a CLIP's text encoder for the layer where a culture modifier acts on its noun.
-
-    Args:
-        direction: see `probe_layers`; None chooses by the encoder.
-        limit: at most so many pairs, spread evenly over all of them.
-        encoder_key: which encoder, where the CLIP has several.
-
-    Raises:
-        TextEncoderError: for a CLIP with several encoders and no or a wrong key.
-        ValueError: where no pair can be used.
-    """
-    encoder = ComfyTextEncoder(clip, encoder_key)
-    chosen = pairs[:: max(1, -(-len(pairs) // limit))]
-    probe = probe_layers(encoder, chosen, direction, reference, batch_size=8, progress=progress_report())
-    attention_curves = {
-        "ΔCA": probe.delta_ca,
-        "CA cultural": probe.ca_cultural,
-        "CA neutral": probe.ca_neutral,
-    }
-    attention = curve_picture(
-        {name: curve.tolist() for name, curve in attention_curves.items()},
-        "Attention between modifier and noun", probe.interval.tolist(), probe.layer, "layer", size=(800, 400),
-    )  # fmt: skip
-    patching = curve_picture(
-        {"causal": probe.causal.tolist()}, "Activation patching: share of the way to the cultural prompt",
-        None, probe.layer, "layer", size=(800, 400),
-    )  # fmt: skip
-    curves = torch.cat([_image_tensor(attention), _image_tensor(patching)], dim=1)
-    return ProbeResult(probe.layer, curves, _probe_report(encoder, probe))
-
-
-def _probe_report(encoder: ComfyTextEncoder, probe: LayerProbe) -> str:
-    lines = [
-        f"Key layer: {probe.layer} of 0 to {encoder.info.layers - 1} ({encoder.info.family}, "
-        f"'{encoder.key}')",
-        f"Why: {probe.reason}",
-        f"Attention counted: {probe.direction}; reference for neutral prompts: {probe.reference}",
-        f"Pairs: {probe.pairs} used, {len(probe.skipped)} skipped {', '.join(probe.skipped[:5])}".rstrip(),
-        "",
-        "layer      ΔCA   95 % interval      causal",
-    ]
-    curves = zip(probe.delta_ca.tolist(), probe.interval.tolist(), probe.causal.tolist(), strict=True)
-    for layer, (delta, (low, high), causal) in enumerate(curves):
-        lines.append(f"{layer:5d} {delta:8.4f}   {low:7.4f} {high:7.4f}   {causal:8.3f}")
-    return "\n".join(lines)
-
-
-def _image_tensor(picture: Image.Image) -> Tensor:
-    """[1, height, width, 3] in 0 to 1."""
-    return torch.from_numpy(np.asarray(picture.convert("RGB")).copy()).unsqueeze(0).float() / 255
 
 
 def progress_report() -> Callable[[int, int], None]:

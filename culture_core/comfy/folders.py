@@ -9,11 +9,13 @@ from ..embedded_encoder import ENCODER_NAME
 PACK_MODELS = Path(__file__).resolve().parents[2] / "models"
 OWN_KINDS = {"culture_sae": ".safetensors", "culture_enhancer": ".safetensors", "culture_pairs": ".jsonl"}
 """Folders of ComfyUI's `models` that belong to this pack, with the extension of their files."""
+SAVED_KINDS = ("culture_sae", "culture_enhancer")
+"""Kinds that nodes write, into folders of these names in ComfyUI's output folder."""
 
 
 def register_model_folders() -> None:
-    """Make ComfyUI look for this pack's kinds of files in `models/<kind>`, and for all kinds in the pack's
-    `models`.
+    """Make ComfyUI look for this pack's kinds of files in `models/<kind>`, for all kinds in the pack's
+    `models`, and for those that nodes save where they are saved.
 
     Folders that the user set in `extra_model_paths.yaml` stay, and stay first.
     """
@@ -25,6 +27,13 @@ def register_model_folders() -> None:
     for folder in sorted(PACK_MODELS.iterdir()) if PACK_MODELS.is_dir() else []:
         if folder.is_dir() and folder.name in folder_paths.folder_names_and_paths:
             folder_paths.add_model_folder_path(folder.name, str(folder))
+    for kind in SAVED_KINDS:
+        folder_paths.add_model_folder_path(kind, str(output_folder(kind)))
+
+
+def output_folder(name: str) -> Path:
+    """A folder in ComfyUI's output folder."""
+    return Path(folder_paths.get_output_directory()) / name
 
 
 def model_files(kind: str) -> list[str]:

@@ -12,18 +12,54 @@ DISPLAY_NAMES = {
     "CultureLoadPairs": "Load Prompt Pairs",
     "CultureProbeLayer": "Probe Layer",
     "CultureLoadTextEncoder": "Load Multilingual Text Encoder",
+    "CultureEncodeSchedule": "Encode with Culture Schedule",
+    "CultureTrainSAE": "Train Culture SAE",
+    "CultureDetectNeurons": "Detect Culture Neurons",
+    "CultureSaveSAE": "Save Culture SAE",
+    "CultureSaveEnhancer": "Save Layer Enhancer",
+    "CultureStrengthSweep": "Culture Strength Sweep",
+    "CultureGrid": "Culture Grid",
 }
 WIDGETS = {
     "CultureLoadSAE": ["file"],
-    "CultureAmplifyNeurons": ["culture", "strength", "mode", "tokens", "words"],
+    "CultureAmplifyNeurons": ["culture", "strength", "mode", "tokens", "words", "encoders"],
     "CultureLoadEnhancer": ["file"],
-    "CultureApplyEnhancer": ["strength"],
+    "CultureApplyEnhancer": ["strength", "encoders"],
     "CultureLoadPairs": ["file"],
-    "CultureProbeLayer": ["max_pairs", "direction", "reference", "encoder"],
+    "CultureProbeLayer": [
+        "max_pairs", "direction", "reference", "encoder", "bootstrap", "batch_size", "per_language",
+        "criterion",
+    ],
     "CultureLoadTextEncoder": ["folder"],
+    "CultureEncodeSchedule": [
+        "text", "culture", "schedule", "ramp", "mode", "tokens", "words", "encoders",
+    ],
+    "CultureTrainSAE": [
+        "layer", "feature", "latents", "k", "steps", "batch_size", "learning_rate", "seed", "checkpoint",
+        "encoder", "extra_text", "precision",
+    ],
+    "CultureDetectNeurons": ["contrast", "count", "tau", "by_effect"],
+    "CultureSaveSAE": ["filename_prefix", "author", "licence", "description"],
+    "CultureSaveEnhancer": ["filename_prefix", "author", "licence", "description"],
+    "CultureStrengthSweep": ["start", "stop", "steps", "values", "label"],
+    "CultureGrid": ["labels", "columns", "title"],
+}  # fmt: skip
+OUTPUTS = {
+    "CultureProbeLayer": ["layer", "curve", "report", "languages"],
+    "CultureTrainSAE": ["CULTURE_SAE", "loss", "report"],
+    "CultureDetectNeurons": ["CULTURE_SAE", "picture", "report"],
+    "CultureSaveSAE": ["path"],
+    "CultureSaveEnhancer": ["path"],
+    "CultureStrengthSweep": ["strength", "labels"],
+    "CultureGrid": ["sheet"],
+}
+ADDED_LATER = {
+    "CultureAmplifyNeurons": ["encoders"],
+    "CultureApplyEnhancer": ["encoders"],
+    "CultureProbeLayer": ["bootstrap", "batch_size", "per_language", "criterion"],
 }
 """Saved workflows hold widget values by position: append, never insert or rename."""
-SOCKETS = {"clip", "culture_sae", "culture_enhancer", "culture_pairs"}
+SOCKETS = {"clip", "culture_sae", "culture_enhancer", "culture_pairs", "images"}
 
 
 def test_the_pack_offers_exactly_these_nodes(node_classes: dict[str, type]) -> None:
@@ -43,6 +79,23 @@ def test_a_node_explains_itself(name: str, node_classes: dict[str, type]) -> Non
 def test_widgets_keep_their_order(name: str, node_classes: dict[str, type]) -> None:
     inputs = [item.id for item in node_classes[name].GET_SCHEMA().inputs]
     assert [item for item in inputs if item not in SOCKETS] == WIDGETS[name]
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_outputs_keep_their_order(name: str, node_classes: dict[str, type]) -> None:
+    assert [output.display_name for output in node_classes[name].GET_SCHEMA().outputs] == OUTPUTS[name]
+
+
+@pytest.mark.parametrize("name", ADDED_LATER)
+def test_graphs_saved_before_an_input_was_added_still_run(name: str, node_classes: dict[str, type]) -> None:
+    inputs = {item.id: item for item in node_classes[name].GET_SCHEMA().inputs}
+    assert all(inputs[added].optional for added in ADDED_LATER[name])
+
+
+def test_a_training_seed_has_no_control_that_changes_it(node_classes: dict[str, type]) -> None:
+    # A new seed after every run would make a cancelled training start anew.
+    _, options = node_classes["CultureTrainSAE"].INPUT_TYPES()["required"]["seed"]
+    assert options["control_after_generate"] is False
 
 
 def test_the_amplifiers_strength_is_a_slider_from_mask_to_twelve(node_classes: dict[str, type]) -> None:

@@ -1,0 +1,66 @@
+"""Writing the pack's files into ComfyUI's output folder, and nowhere else."""
+
+import re
+from dataclasses import replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import folder_paths
+
+from ..files import CultureSAE, EnhancerFile, save_culture_sae, save_enhancer
+from .folders import output_folder
+
+CHECKPOINTS = "culture_checkpoints"
+"""Folder for unfinished trainings; no loader node lists it."""
+_PLAIN_NAME = re.compile(r"\w[\w .-]{0,99}")
+
+
+def save_to_output(
+    item: CultureSAE | EnhancerFile, prefix: str, author: str = "", licence: str = "", description: str = ""
+) -> Path:
+    """Write a culture SAE or a layer enhancer under the next free number; returns where.
+
+    Args:
+        prefix: name before the number, with subfolders and ComfyUI's `%year%` and the like if wanted.
+        author: this and the other texts replace what the item says of itself, unless they are empty.
+
+    Raises:
+        ValueError: for a prefix that is no file name or leads out of the folder.
+        FileError: where the content is damaged or cannot be written.
+    """
+    kind, save = (
+        ("culture_sae", save_culture_sae)
+        if isinstance(item, CultureSAE)
+        else ("culture_enhancer", save_enhancer)
+    )
+    _check_prefix(prefix)
+    folder, name, number, *_ = folder_paths.get_save_image_path(prefix, str(output_folder(kind)))
+    texts = {"author": author.strip(), "licence": licence.strip(), "description": description.strip()}
+    signed = replace(item, **{field: text for field, text in texts.items() if text})
+    return save(signed, Path(folder) / f"{name}_{number:05}_.safetensors")
+
+
+def checkpoint_path(name: str) -> Path | None:
+    """Where the checkpoint of that name is kept; None for no name.
+
+    Raises:
+        ValueError: for a name that is not plain.
+    """
+    plain = name.strip().removesuffix(".safetensors")
+    if not plain:
+        return None
+    if not _PLAIN_NAME.fullmatch(plain):
+        raise ValueError(
+            f"The checkpoint name {name!r} is no plain file name: use letters, digits, spaces, dots, - "
+            f"and _, and start with a letter or digit. It is kept in the output folder, under {CHECKPOINTS}."
+        )
+    return output_folder(CHECKPOINTS) / f"{plain}.safetensors"
+
+
+def _check_prefix(prefix: str) -> None:
+    parts = re.split(r"[\\/]", prefix)
+    away = PurePosixPath(prefix).is_absolute() or bool(PureWindowsPath(prefix).anchor) or ".." in parts
+    if away or not parts[-1].strip(" .") or not prefix.isprintable():
+        raise ValueError(
+            f"The filename prefix {prefix!r} cannot be used: write a name such as 'my-culture' or "
+            "'folder/my-culture'; the file stays inside the output folder."
+        )

@@ -1,0 +1,127 @@
+"""Comparing settings: a graph run at several strengths, and the pictures side by side."""
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..culture_core.amplifier import MAX_STRENGTH, MIN_STRENGTH
+from ..culture_core.comfy import image_grid
+from ..culture_core.sweep import MAX_VALUES, strength_sweep, sweep_labels
+from .base import problem_of, schema
+
+
+class CultureStrengthSweep(io.ComfyNode):
+    """A list of strengths; what is connected behind it runs once for each."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CultureStrengthSweep",
+            display_name="Culture Strength Sweep",
+            description="Gives several strengths. Connect them to the strength of Amplify Culture Neurons "
+            "or Apply Layer Enhancer: everything behind it runs once for each. Collect the pictures with "
+            "Culture Grid.",
+            search_aliases=["culture", "sweep", "xy plot", "strengths", "compare"],
+            inputs=[
+                io.Float.Input(
+                    "start",
+                    default=0.0,
+                    min=MIN_STRENGTH,
+                    max=MAX_STRENGTH,
+                    step=0.1,
+                    round=0.001,
+                    tooltip="First strength. 0 is the picture as it is.",
+                ),
+                io.Float.Input(
+                    "stop",
+                    default=4.0,
+                    min=MIN_STRENGTH,
+                    max=MAX_STRENGTH,
+                    step=0.1,
+                    round=0.001,
+                    tooltip="Last strength. Subjects bend beyond about 3; an enhancer takes at most 4.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=5,
+                    min=1,
+                    max=MAX_VALUES,
+                    tooltip="How many strengths from start to stop, both included. 3 to 9 fit a sheet well.",
+                ),
+                io.String.Input(
+                    "values",
+                    default="",
+                    tooltip="A list to use instead of the range, such as '0, 1, 2.5'. Empty: the range.",
+                ),
+                io.String.Input(
+                    "label",
+                    default="strength",
+                    tooltip="Stands before the number in each label. May be empty.",
+                ),
+            ],
+            outputs=[
+                io.Float.Output(
+                    "strengths",
+                    display_name="strength",
+                    tooltip="For a strength; the graph behind runs once for each.",
+                    is_output_list=True,
+                ),
+                io.String.Output(
+                    "texts", display_name="labels", tooltip="For Culture Grid.", is_output_list=True
+                ),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, values: str | None = None) -> bool | str:
+        return problem_of(lambda: strength_sweep(0, 0, 1, values or ""))
+
+    @classmethod
+    def execute(cls, start: float, stop: float, steps: int, values: str, label: str) -> io.NodeOutput:
+        strengths = strength_sweep(start, stop, steps, values)
+        return io.NodeOutput(strengths, sweep_labels(strengths, label))
+
+
+class CultureGrid(io.ComfyNode):
+    """All pictures on one labelled sheet."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CultureGrid",
+            display_name="Culture Grid",
+            description="Puts all pictures that reach it on one sheet, each over its label. Connect a list "
+            "(as behind Culture Strength Sweep) or a batch.",
+            search_aliases=["culture", "grid", "contact sheet", "xy plot", "compare"],
+            is_input_list=True,
+            inputs=[
+                io.Image.Input(
+                    "images",
+                    tooltip="Pictures of any size. The largest keeps its pixels, others are scaled to it.",
+                ),
+                io.String.Input(
+                    "labels",
+                    default="",
+                    multiline=True,
+                    tooltip="One a picture: from Culture Strength Sweep, or written here, one a line, in any "
+                    "script. Empty: none.",
+                ),
+                io.Int.Input(
+                    "columns",
+                    default=0,
+                    min=0,
+                    max=100,
+                    tooltip="Pictures a row. 0: all of up to six in one row, or about a square.",
+                ),
+                io.String.Input("title", default="", tooltip="Stands above all. Empty: none."),
+            ],
+            outputs=[io.Image.Output("sheet", display_name="sheet", tooltip="One picture, to save or show.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, images: list[Tensor], labels: list[str], columns: list[int], title: list[str]
+    ) -> io.NodeOutput:
+        return io.NodeOutput(image_grid(images, labels, columns[0], title[0]))
+
+
+NODES = [CultureStrengthSweep, CultureGrid]
