@@ -11,7 +11,7 @@ from ..key_layer import AUTO
 from ..pairs import PromptPair
 from ..probe_pictures import attention_map, causal_curves, language_curves
 from ..probing import CONTEXT, LanguageProbes, Progress, probe_by_language
-from ..reports import probe_picture, probe_report, spread
+from ..reports import language_report, probe_picture, probe_report, spread
 from .applying import progress_report
 from .pictures import image_tensor
 from .places import choose_encoders
@@ -89,6 +89,5 @@ def _language_pictures(probes: LanguageProbes) -> list[Tensor]:
 
 def _report(encoder: ComfyTextEncoder, probes: LanguageProbes, per_language: bool) -> list[str]:
     """Paragraphs about all pairs, and about the languages if they are wanted."""
-    languages = [f"{language}: {probe.reason}" for language, probe in probes.languages.items()]
     whole = probe_report(probes.overall, f"{encoder.info.family}, '{encoder.key}'")
-    return [whole, "\n".join(languages)] if per_language else [whole]
+    return [whole, language_report(probes.languages)] if per_language else [whole]
