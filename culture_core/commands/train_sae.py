@@ -12,6 +12,10 @@ text is better; a few thousand words are only memorised.
 Ctrl-C keeps what has been learnt in a checkpoint beside the output, and the same command takes the run up
 from there. It ends as the undisturbed run does. The checkpoint is deleted when the SAE is written.
 
+Features that outgrow memory: --store FOLDER writes them to disk as they come (again resumable), and trains
+from there. Several GPUs: `accelerate launch -m culture_core train-sae …`; each process takes a part of every
+batch, and the first one alone writes.
+
 What the numbers mean:
   variance left unexplained (FVU)  0: the SAE rebuilds every vector, 1: no better than the mean. Far higher on
                                    held-out prompts than in training: the SAE memorises, give it more text.
@@ -21,6 +25,7 @@ What the numbers mean:
 
 import argparse
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,9 +46,11 @@ from .common import (
 )
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from torch import Tensor
 
-    from ..sae import SAEConfig, SAEReport, TopKSAE
+    from ..encoders import HFTextEncoder
+    from ..sae import FeatureStore, SAEConfig, SAEReport, TopKSAE
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +80,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(f"--{name}", type=kind, metavar="N", help=text)
     parser.add_argument(
+        "--revival", choices=("auxk", "restart", "none"),
+        help="what is done for dead latents: a loss of their own, a new start at what is explained worst, or "
+        "nothing (the preset's)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16", "float16"),
+        help="what is multiplied in; bfloat16 is fast on GPUs (float32)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--store", type=Path, metavar="FOLDER", help="keep the features in this folder, not in memory"
+    )
+    parser.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="where an interrupted run is kept (beside the output)"
     )
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the loss over the steps")
@@ -81,34 +100,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> dict:
-    from ..features import content_features
     from ..files import CultureSAE, save_culture_sae
     from ..reports import loss_picture, training_figures
 
     config = _config(options)
     output, picture, checkpoint = _outputs(options)
     texts = _texts(options)
+    accelerator = _accelerator(options)
     encoder = read_encoder(options)
-    bar = progress_bar("reading", "prompt")
-    features, prompts = content_features(
-        encoder, texts, options.layer, options.feature, lambda done: bar(done, len(texts))
-    )
-    sae, report, resumed = _train(features, prompts, config, checkpoint, options.device)
+    features, prompts = _features(encoder, texts, options, accelerator)
+    sae, report, resumed = _train(features, prompts, config, checkpoint, options.device, accelerator)
     figures = training_figures(report, config)
     culture_sae = CultureSAE(
         sae.cpu().requires_grad_(False), options.layer, options.feature, encoder.fingerprint(),
         training=figures | {"prompts": len(texts)}, author=options.author, licence=options.licence,
         description=options.description,
     )  # fmt: skip
-    save_culture_sae(culture_sae, output, options.overwrite)
-    if picture is not None:
-        write_picture(picture, loss_picture(report.losses))
-    checkpoint.unlink(missing_ok=True)
+    if accelerator is None or accelerator.is_main_process:
+        save_culture_sae(culture_sae, output, options.overwrite)
+        if picture is not None:
+            write_picture(picture, loss_picture(report.losses))
+        checkpoint.unlink(missing_ok=True)
     return {
         "output": str(output), "picture": None if picture is None else str(picture),
         "encoder": encoder.info.family, "layer": options.layer, "feature": options.feature,
         "latents": config.n_latents, "k": config.k, "steps": len(report.losses), "resumed_after": resumed,
         "loss": report.losses[-1], "prompts": len(texts), "figures": figures, "warnings": report.warnings,
+        "processes": 1 if accelerator is None else accelerator.num_processes,
     }  # fmt: skip
 
 
@@ -132,7 +150,7 @@ def _config(options: argparse.Namespace) -> "SAEConfig":
 
     names = {
         "n_latents": "latents", "k": "k", "steps": "steps", "batch_size": "batch_size",
-        "learning_rate": "learning_rate", "seed": "seed",
+        "learning_rate": "learning_rate", "seed": "seed", "revival": "revival", "precision": "precision",
     }  # fmt: skip
     given = {field: getattr(options, name) for field, name in names.items()}
     return replace(PAPER_PRESETS[options.preset], **{k: v for k, v in given.items() if v is not None})
@@ -168,8 +186,48 @@ def _texts(options: argparse.Namespace) -> list[str]:
     return texts
 
 
+def _accelerator(options: argparse.Namespace) -> "Accelerator | None":
+    """Of a run that was started in several processes; the encoder goes to this process's device."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return None
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise CommandError("several processes need the package accelerate: pip install accelerate") from error
+    accelerator = Accelerator(cpu=options.device == "cpu")
+    options.device = str(accelerator.device)
+    return accelerator
+
+
+def _features(
+    encoder: "HFTextEncoder", texts: list[str], options: argparse.Namespace, accelerator: "Accelerator | None"
+) -> tuple["Tensor | FeatureStore", "Tensor | None"]:
+    """The features at all content tokens, and which prompt each is of, which a store knows by itself."""
+    from ..features import content_features, write_features
+
+    bar = progress_bar("reading", "prompt")
+
+    def progress(done: int) -> None:
+        if accelerator is None or accelerator.is_main_process:
+            bar(done, len(texts))
+
+    place = (encoder, texts, options.layer, options.feature)
+    if options.store is None:
+        return content_features(*place, progress)
+    if accelerator is None:
+        return write_features(*place, options.store, progress=progress), None
+    # One process writes, the others open what is there then.
+    with accelerator.main_process_first():
+        return write_features(*place, options.store, progress=progress), None
+
+
 def _train(
-    features: "Tensor", prompts: "Tensor", config: "SAEConfig", checkpoint: Path, device: str
+    features: "Tensor | FeatureStore",
+    prompts: "Tensor | None",
+    config: "SAEConfig",
+    checkpoint: Path,
+    device: str,
+    accelerator: "Accelerator | None",
 ) -> tuple["TopKSAE", "SAEReport", int]:
     """(SAE, report, steps that a checkpoint had done before)."""
     from ..sae import train_sae
@@ -184,7 +242,7 @@ def _train(
 
     try:
         with interrupts_held() as check:
-            sae, report = train_sae(features, config, prompts, progress, checkpoint, device)
+            sae, report = train_sae(features, config, prompts, progress, checkpoint, device, accelerator)
     except KeyboardInterrupt:
         if checkpoint.is_file():
             log.error("The run is kept in %s: the same command goes on from there.", checkpoint)

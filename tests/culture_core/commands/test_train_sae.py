@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 from culture_core.__main__ import main
 from culture_core.checkpoints import read_checkpoint
 from culture_core.files import load_culture_sae
-from culture_core.sae import PAPER_PRESETS
+from culture_core.sae import PAPER_PRESETS, FeatureStore
 
 from ..conftest import E5_FOLDER
 
@@ -125,3 +126,44 @@ def test_a_finished_file_is_not_overwritten_unasked(tmp_path, caplog):
     (tmp_path / "a.safetensors").write_text("mine")
     assert main(call(tmp_path, "a.safetensors")) == 1
     assert "--overwrite" in caplog.text and (tmp_path / "a.safetensors").read_text() == "mine"
+
+
+def test_features_in_a_store_give_an_sae_and_are_kept(tmp_path, capsys):
+    store = tmp_path / "features"
+    more = ["--store", str(store), "--revival", "restart", "--precision", "bfloat16", "--steps", "20"]
+    assert main(call(tmp_path, "a.safetensors", *more)) == 0
+    result = json.loads(capsys.readouterr().out)
+    config = load_culture_sae(tmp_path / "a.safetensors").training["config"]
+    assert (config["revival"], config["precision"]) == ("restart", "bfloat16")
+    assert len(FeatureStore(store)) == result["figures"]["vectors"] > 10
+    # The store is used as it is: it belongs to these texts, and others are refused.
+    assert main(call(tmp_path, "b.safetensors", *more)) == 0
+    a, b = (load_culture_sae(tmp_path / f"{name}.safetensors").sae.W_dec for name in "ab")
+    assert torch.equal(a, b)
+    pairs = ROOT / "models" / "culture_pairs" / "miniature.jsonl"
+    assert main(call(tmp_path, "c.safetensors", *more, "--pairs", str(pairs))) == 1
+    assert not (tmp_path / "c.safetensors").exists()
+
+
+def test_several_processes_train_one_sae(tmp_path):
+    """As `accelerate launch` starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    shared |= {"ACCELERATE_USE_CPU": "true", "LOCAL_WORLD_SIZE": "2"}
+    command = [sys.executable, "-m", "culture_core", *call(tmp_path, "a.safetensors", "--steps", "10")]
+    command += ["--store", str(tmp_path / "features")]
+    processes = [
+        subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank},
+        )
+        for rank in ("0", "1")
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=240) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    found = [json.loads(said) for said, _ in outputs]
+    assert found[0]["processes"] == 2 and found[0]["loss"] == found[1]["loss"]
+    assert load_culture_sae(tmp_path / "a.safetensors").sae.n_latents == 32
+    assert not (tmp_path / "a.checkpoint.safetensors").exists()
