@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .neurons import CultureNeurons
-from .sae import TopKSAE
+from .sae import Product, TopKSAE, packed_encoder
 
 MODES = ("inject", "scale")
 MIN_STRENGTH, MAX_STRENGTH = -1.0, 12.0
@@ -72,7 +72,7 @@ class Amplifier:
         mixed = [(culture, float((weights or {}).get(code, 1.0))) for code, culture in cultures.items()]
         self._edit = _Edit.of(mixed, float(strength), wakes=mode == "inject" and strength > 0)
         self._latest: tuple[Tensor, Tensor | int] = (torch.zeros(0, len(self._edit.indices)), 0)
-        self._here: dict[torch.device, tuple[TopKSAE, _Edit]] = {}
+        self._here: dict[torch.device, tuple[TopKSAE, Product, _Edit]] = {}
 
     @property
     def touched(self) -> Touched:
@@ -104,10 +104,10 @@ class Amplifier:
             return feature
         with torch.no_grad():
             rows, allowed = _rows(token_mask, feature.device)
-            sae, edit = self._on(feature.device)
+            sae, product, edit = self._on(feature.device)
             flat = feature.reshape(-1, feature.shape[-1])
             chosen = flat if rows is None else flat[rows]
-            change = edit.change(sae.encode_at(chosen, edit.indices))
+            change = edit.change(sae.encode_at(chosen, edit.indices, product))
             if allowed is not None:
                 change = change * allowed[:, None]
             self._latest = change, len(chosen) if allowed is None else allowed.sum()
@@ -120,13 +120,13 @@ class Amplifier:
                 moved = flat.index_copy(0, rows, moved)
             return moved.reshape(feature.shape)
 
-    def _on(self, device: torch.device) -> "tuple[TopKSAE, _Edit]":
-        """The SAE and the edit on a device; copies are made once."""
+    def _on(self, device: torch.device) -> "tuple[TopKSAE, Product, _Edit]":
+        """The SAE, its encoder's product and the edit on a device; copies are made once."""
         if device not in self._here:
             sae = self.sae if self.sae.W_enc.device == device else copy.deepcopy(self.sae).to(device)
             edit = self._edit.to(device)
             directions = (sae.scale * sae.W_dec[edit.indices]).detach()
-            self._here = {device: (sae, edit._replace(directions=directions))}
+            self._here = {device: (sae, packed_encoder(sae), edit._replace(directions=directions))}
         return self._here[device]
 
     def _check(self, feature: Tensor, token_mask: Tensor) -> None:

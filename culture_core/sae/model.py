@@ -1,5 +1,8 @@
 """The Top-K sparse autoencoder (paper, section 4.2; Gao et al. 2024)."""
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -7,6 +10,8 @@ ENCODER_SCALE = 0.3
 """Encoder rows of a new SAE, as a multiple of the decoder's. Short ones turn faster at one learning rate:
 after 300 steps on hidden states the held-out FVU was 0.14, and 0.20 from where OpenAI's rule starts them, so
 that reconstructions have the norm of the inputs."""
+
+Product = Callable[[Tensor], Tensor]
 
 
 class TopKSAE(nn.Module):
@@ -54,17 +59,21 @@ class TopKSAE(nn.Module):
         """Code z [.., M] of features x [.., d], float32."""
         return top_k(self.activations(self.normalise(x)), self.k)
 
-    def encode_at(self, x: Tensor, indices: Tensor) -> Tensor:
+    def encode_at(self, x: Tensor, indices: Tensor, product: Product | None = None) -> Tensor:
         """Columns of the code, z[.., indices] as `encode` gives it, without making the code.
 
         Args:
             x: features [.., d].
             indices: [K] latents.
+            product: a faster way to W_enc c + b_enc for c [n, d], see `packed_encoder`.
 
         Returns:
             [.., K] float32.
         """
-        activations = self.activations(self.normalise(x))
+        if product is None:
+            activations = self.activations(self.normalise(x))
+        else:
+            activations = product(self.normalise(x) - self.b_dec).relu_()
         chosen = activations[..., indices]
         threshold = _threshold(activations, self.k)
         if activations.device.type != "cpu" or bool(((chosen == threshold) & (chosen > 0)).any()):
@@ -108,4 +117,27 @@ def top_k_mask(activations: Tensor, k: int) -> Tensor:
 
 def _threshold(activations: Tensor, k: int) -> Tensor:
     """The k-th largest of activations [.., M], as [.., 1]."""
-    return activations.detach().topk(k, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
+    values = activations.detach()
+    if values.device.type == "cpu" and values.dtype == torch.float32:
+        # NumPy selects with vector instructions, more than twice as fast as torch.topk.
+        place = values.shape[-1] - k
+        return torch.from_numpy(np.partition(values.numpy(), place, axis=-1)[..., place, None])
+    return values.topk(k, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
+
+
+def packed_encoder(sae: TopKSAE) -> Product:
+    """c [n, d] → W_enc c + b_enc [n, M], with the weights laid out for it once.
+
+    PyTorch multiplies float32 with MKL, which is half as fast as oneDNN on processors that are not Intel's.
+    """
+    weight, bias = sae.W_enc.detach(), sae.b_enc.detach()
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return lambda c: nn.functional.linear(c, weight, bias)
+    packed, shift = weight.to_mkldnn(), bias.to_mkldnn()
+
+    def multiply(c: Tensor) -> Tensor:
+        if len(c) == 0:  # oneDNN takes no empty matrix
+            return c.new_zeros(0, len(weight))
+        return nn.functional.linear(c.contiguous().to_mkldnn(), packed, shift).to_dense()
+
+    return multiply

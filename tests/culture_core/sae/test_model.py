@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from culture_core.sae import TopKSAE, fraction_unexplained, top_k
+from culture_core.sae import TopKSAE, fraction_unexplained, packed_encoder, top_k
 
 
 def random_sae(width: int = 8, latents: int = 32, k: int = 5) -> TopKSAE:
@@ -164,3 +164,16 @@ def test_outputs_agree_with_sparsify_itself():
     theirs.W_dec.copy_(sae.W_dec)
     theirs.b_dec.copy_(sae.b_dec)
     torch.testing.assert_close(sae(x), theirs(x).sae_out, atol=1e-5, rtol=0)
+
+
+def test_a_packed_encoder_multiplies_as_the_sae_does():
+    sae = TopKSAE(24, 64, 4, seed=1).requires_grad_(False)
+    sae.b_enc.copy_(0.1 * torch.randn(64))
+    c = torch.randn(7, 24)
+    product = packed_encoder(sae)
+    torch.testing.assert_close(product(c), c @ sae.W_enc.T + sae.b_enc, atol=1e-6, rtol=1e-5)
+    assert product(c[:0]).shape == (0, 64)
+    x = torch.randn(7, 24)
+    torch.testing.assert_close(
+        sae.encode_at(x, torch.tensor([3, 60]), product), sae.encode(x)[:, [3, 60]], atol=1e-6, rtol=1e-5
+    )
