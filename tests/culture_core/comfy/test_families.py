@@ -1,10 +1,13 @@
 """Every text encoder family that ComfyUI's loaders produce, small and with random weights: what is read is
 what the model computes, what is patched changes what it should, and words are found where they are."""
 
+from types import SimpleNamespace
+
 import comfy.model_management
 import comfy.sd1_clip
 import pytest
 import torch
+from comfy.sd import CLIP
 from torch import Tensor, nn
 
 from culture_core.comfy import (
@@ -18,7 +21,6 @@ from culture_core.comfy import (
     scheduled_conditioning,
     taken_layer,
 )
-from culture_core.comfy.places import find_places
 from culture_core.comfy.reading import attention_weights
 from culture_core.encoders import ATTENTION_OUTPUT, ATTENTION_WEIGHTS, FEATURES, HIDDEN_STATE
 from culture_core.enhancer import LayerEnhancer
@@ -365,16 +367,49 @@ class LinearTransformer(nn.Module):
         return embeds, None
 
 
-def test_without_an_attention_matrix_the_hidden_state_parts_work() -> None:
-    model = comfy.sd1_clip.SDClipModel(
-        model_class=LinearTransformer, dtype=torch.float32, textmodel_json_config={}
+class LinearEncoder(comfy.sd1_clip.SDClipModel):
+    def __init__(self, device: object, dtype: torch.dtype, model_options: dict) -> None:
+        super().__init__(
+            device=device, dtype=dtype, model_class=LinearTransformer, textmodel_json_config={},
+            layer_norm_hidden_state=False, model_options=model_options,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def linear_clip() -> CLIP:
+    target = SimpleNamespace(
+        params={"clip_model": LinearEncoder},
+        clip=comfy.sd1_clip.SD1ClipModel,
+        tokenizer=comfy.sd1_clip.SD1Tokenizer,
     )
-    places = find_places(model)
-    assert [layer.path for layer in places.layers] == [f"transformer.layers.{i}" for i in range(3)]
+    clip = CLIP(target, model_options={"dtype": torch.float32})
+    generator = torch.Generator().manual_seed(0)
+    for weight in clip.cond_stage_model.parameters():
+        weight.data.copy_(0.3 * torch.randn(weight.shape, generator=generator))
+    return clip
+
+
+def test_without_an_attention_matrix_the_hidden_state_parts_work(linear_clip: CLIP) -> None:
+    encoder = ComfyTextEncoder(linear_clip)
+    for feature in FEATURES:
+        vectors, _ = content_features(encoder, PROMPTS, 1, feature)
+        assert vectors.shape[1] == 16 and bool(vectors.isfinite().all())
+    before = encode(linear_clip, "clip_l", PROMPT)
+    patched = patch_clip(linear_clip, 2, HIDDEN_STATE, push(16))
+    changed = changed_tokens(encode(patched, "clip_l", PROMPT), before)
+    assert torch.equal(changed, encoder.tokenize([PROMPT]).content_mask[0])
+    sae = _sae_for(linear_clip, "clip_l", 1)
+    amplified = amplify_clip(linear_clip, sae, "ja", 2.0, "inject", CONTENT)
+    assert not torch.equal(encode(amplified, "clip_l", PROMPT), before)
+
+
+def test_without_an_attention_matrix_probing_says_so(linear_clip: CLIP) -> None:
+    encoder = ComfyTextEncoder(linear_clip)
+    pair = PromptPair("1", "de", "de", "ein Haus im Stil", "ein Haus", ((9, 16),), ((4, 8),), ((4, 8),))
     with pytest.raises(TextEncoderError, match="no attention matrix to read"):
-        places.attention(0)
-    assert places.feature(1, HIDDEN_STATE) == "transformer.layers.1"
-    assert places.feature(1, ATTENTION_OUTPUT) == "transformer.layers.1.linear_attn.o_proj"
+        probe_layers(encoder, [pair], bootstrap=5)
+    modules = linear_clip.cond_stage_model.modules()
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
 
 
 def test_attention_weights_of_shared_key_heads_and_boolean_masks() -> None:
