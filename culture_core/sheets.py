@@ -166,7 +166,8 @@ def picture_grid(
     line = round(size * 1.35)
     caption = max((len(lines) for lines in texts), default=0) * line
     header = _wrapped(title, round(size * 1.3), columns * (room + GAP) - GAP) if title.strip() else []
-    top = GAP + len(header) * round(line * 1.3)
+    # Descenders of the title's last line need room of their own.
+    top = GAP + len(header) * round(line * 1.3) + (GAP if header else 0)
     pitch = room + GAP, cell[1] + caption + GAP
     rows = -(-len(images) // columns)
     sheet = _new_sheet(GAP + columns * pitch[0], top + rows * pitch[1])

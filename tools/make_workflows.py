@@ -175,8 +175,8 @@ def train_graph() -> Graph:
 
 
 def sweep_graph() -> Graph:
-    pictures = picture("Picture", "Amplify", "急須", 1, "Prompt")[:-1]
-    sheet = {"images": Link("Decode picture"), "labels": Link("Strengths", 1), "title": "急須"}
+    pictures = picture("Picture", "Amplify", "teapot", 1, "Prompt")[:-1]
+    sheet = {"images": Link("Decode picture"), "labels": Link("Strengths", 1), "title": "teapot"}
     return [
         *loaders(), *amplifier("Japanese (ja)", strength=Link("Strengths")), *pictures,
         Node("CultureStrengthSweep", "Strengths", 0, {"start": 0.0, "stop": 4.0, "steps": 5}),
