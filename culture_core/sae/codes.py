@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from .model import top_k_mask
 
 _ROWS = 32
+_GATHER = 8192
+"""Places at a time where rows are gathered."""
 
 
 class SparseCode:
@@ -47,12 +49,20 @@ class SparseCode:
 
     def dots(self, a: Tensor, weight: Tensor) -> Tensor:
         """a W^T for a [n, d] and W [M, d] at the places of the code alone, as values."""
+        if not torch.backends.mkl.is_available():  # Apple's and other ARM processors
+            return self.gathered_dots(a, weight)
         shape = (len(a), self.latents)
         zeros = torch.zeros_like(self.values)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
             empty = torch.sparse_csr_tensor(self.starts, self.columns, zeros, shape, check_invariants=False)
         return torch.sparse.sampled_addmm(empty, a, weight.t(), beta=0.0).values()
+
+    def gathered_dots(self, a: Tensor, weight: Tensor) -> Tensor:
+        """`dots` where PyTorch has no sparse product; slower."""
+        places = zip(self.rows.split(_GATHER), self.columns.split(_GATHER), strict=True)
+        parts = [torch.linalg.vecdot(a[rows], weight[columns]) for rows, columns in places]
+        return torch.cat(parts) if parts else torch.zeros_like(self.values)
 
     def transposed_times(self, values: Tensor, a: Tensor) -> Tensor:
         """V^T a [M, d] for values V at the places of the code and a [n, d]."""

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from culture_core.sae import SAEConfig, TopKSAE, steps, train_sae
-from culture_core.sae.codes import DenseCode
+from culture_core.sae.codes import DenseCode, code_of
 from culture_core.sae.steps import AuxK, gradients, restart
 
 WIDTH, LATENTS, K = 6, 24, 4
@@ -153,3 +153,12 @@ def literal_adamw(sae: nn.Module, moments: dict, step: int, rate: float, decay: 
         parameter.sub_(rate * first / (1 - 0.9**step) / corrected)
         if name == "W_dec":
             parameter.div_(parameter.norm(dim=1, keepdim=True))
+
+
+def test_dots_without_a_sparse_product_are_the_same():
+    """As on processors for which PyTorch has no MKL."""
+    code = code_of(torch.randn(30, 64).relu(), 5)
+    a, weight = torch.randn(30, 16), torch.randn(64, 16)
+    torch.testing.assert_close(code.gathered_dots(a, weight), code.dots(a, weight), atol=1e-5, rtol=1e-5)
+    empty = code_of(torch.zeros(3, 64), 5)
+    assert empty.gathered_dots(a[:3], weight).shape == (0,)
