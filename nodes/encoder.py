@@ -2,12 +2,20 @@
 
 from comfy_api.latest import io
 
-from ..culture_core.comfy import load_text_encoder, text_encoder_folder, text_encoder_folders
+from ..culture_core.comfy import (
+    load_text_encoder,
+    model_files,
+    model_path,
+    text_encoder_names,
+    text_encoder_path,
+)
 from .base import schema
+
+NO_ADAPTER = "none"
 
 
 class CultureLoadTextEncoder(io.ComfyNode):
-    """A Hugging Face folder as a CLIP."""
+    """A Hugging Face folder or a single file as a CLIP."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -15,28 +23,44 @@ class CultureLoadTextEncoder(io.ComfyNode):
             node_id="CultureLoadTextEncoder",
             display_name="Load Multilingual Text Encoder",
             description="Loads a multilingual text encoder that ComfyUI's own loaders do not know, as a "
-            "CLIP.",
-            search_aliases=["e5", "multilingual clip", "load text encoder"],
+            "CLIP: AltDiffusion and AltCLIP, PEA-Diffusion, multilingual CLIP, XLM-R, BERT, SigLIP2, mT5. "
+            "What it is, is told from its weights.",
+            search_aliases=[
+                "e5", "multilingual clip", "load text encoder", "altdiffusion", "altclip", "pea-diffusion",
+                "xlm-roberta", "m-clip", "siglip2", "mt5",
+            ],
             inputs=[
                 io.Combo.Input(
                     "folder",
-                    options=text_encoder_folders(),
-                    tooltip="Folder in models/text_encoders with config.json, model.safetensors and "
-                    "tokenizer.json. multilingual-e5-small (94 languages, 0.5 GB on disk) is fetched by "
-                    "`python -m culture_core fetch-encoder`.",
+                    options=text_encoder_names(),
+                    tooltip="A Hugging Face or open_clip folder in models/text_encoders, or a single "
+                    ".safetensors file there. A file takes its tokenizer from a folder of its name beside "
+                    "it, or XLM-R's from any other encoder that has it. multilingual-e5-small (94 languages, "
+                    "0.5 GB on disk) is fetched by `python -m culture_core fetch-encoder`.",
+                ),
+                io.Combo.Input(
+                    "adapter",
+                    options=[NO_ADAPTER, *model_files("culture_adapters")],
+                    default=NO_ADAPTER,
+                    optional=True,
+                    tooltip="A PEA adapter from models/culture_adapters, which lets an SDXL model (or, "
+                    "trained for it, SD 1.5) read this encoder; one encoder serves many. none: the encoder as it is, "
+                    "with the adapter that its own file may hold.",
                 ),
             ],
             outputs=[
                 io.Clip.Output(
                     display_name="CLIP",
-                    tooltip="For models that were trained on this encoder, such as the miniature.",
+                    tooltip="For models that were trained on this encoder: the miniature, AltDiffusion's "
+                    "UNet, with a PEA adapter SDXL.",
                 )
             ],
-        )
+        )  # fmt: skip
 
     @classmethod
-    def execute(cls, folder: str) -> io.NodeOutput:
-        return io.NodeOutput(load_text_encoder(text_encoder_folder(folder)))
+    def execute(cls, folder: str, adapter: str = NO_ADAPTER) -> io.NodeOutput:
+        extra = None if adapter == NO_ADAPTER else model_path("culture_adapters", adapter)
+        return io.NodeOutput(load_text_encoder(text_encoder_path(folder), extra))
 
 
 NODES = [CultureLoadTextEncoder]

@@ -12,6 +12,7 @@ from .applying import (
     progress_report,
     scheduled_conditioning,
 )
+from .errors import TextEncoderError
 from .folders import (
     file_state,
     model_files,
@@ -19,8 +20,10 @@ from .folders import (
     register_model_folders,
     text_encoder_folder,
     text_encoder_folders,
+    text_encoder_names,
+    text_encoder_path,
 )
-from .loading import TextEncoderError, load_text_encoder
+from .loading import load_text_encoder
 from .patching import patch_clip
 from .pictures import image_grid
 from .places import choose_encoders, encoders_of, taken_layer
@@ -57,5 +60,7 @@ __all__ = [
     "taken_layer",
     "text_encoder_folder",
     "text_encoder_folders",
+    "text_encoder_names",
+    "text_encoder_path",
     "train_sae_on_clip",
 ]

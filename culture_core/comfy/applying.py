@@ -15,7 +15,7 @@ from ..encoders import HIDDEN_STATE, EncoderInfo
 from ..files import CultureSAE, EnhancerFile, FileError, check_encoder
 from ..schedule import Stretch
 from ..selection import TokenSelection
-from .loading import TextEncoderError
+from .errors import TextEncoderError
 from .patching import FeatureFunction, patch_clip
 from .places import ALL, choose_encoders, encoders_of
 from .reading import ComfyTextEncoder

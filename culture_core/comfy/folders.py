@@ -7,7 +7,12 @@ import folder_paths
 from ..embedded_encoder import ENCODER_NAME
 
 PACK_MODELS = Path(__file__).resolve().parents[2] / "models"
-OWN_KINDS = {"culture_sae": ".safetensors", "culture_enhancer": ".safetensors", "culture_pairs": ".jsonl"}
+OWN_KINDS = {
+    "culture_sae": ".safetensors",
+    "culture_enhancer": ".safetensors",
+    "culture_pairs": ".jsonl",
+    "culture_adapters": ".safetensors",
+}
 """Folders of ComfyUI's `models` that belong to this pack, with the extension of their files."""
 SAVED_KINDS = ("culture_sae", "culture_enhancer")
 """Kinds that nodes write, into folders of these names in ComfyUI's output folder."""
@@ -67,8 +72,24 @@ def text_encoder_folders() -> list[str]:
     which a command fetches."""
     found = {ENCODER_NAME}
     for root in map(Path, folder_paths.get_folder_paths("text_encoders")):
-        found.update(config.parent.name for config in root.glob("*/config.json"))
+        if root.is_dir():
+            found.update(folder.name for folder in root.iterdir() if _holds_encoder(folder))
     return sorted(found)
+
+
+def text_encoder_names() -> list[str]:
+    """Names of the folders, and of the single files beside them."""
+    files = folder_paths.get_filename_list("text_encoders")
+    return text_encoder_folders() + [name for name in files if Path(name).name == name and _is_weights(name)]
+
+
+def text_encoder_path(name: str) -> Path:
+    """The folder or the single file of a text encoder.
+
+    Raises:
+        FileNotFoundError: for one that is missing; the message says how to get the examples' one.
+    """
+    return model_path("text_encoders", name) if _is_weights(name) else text_encoder_folder(name)
 
 
 def text_encoder_folder(name: str) -> Path:
@@ -80,7 +101,7 @@ def text_encoder_folder(name: str) -> Path:
     roots = [Path(root) for root in folder_paths.get_folder_paths("text_encoders")]
     if Path(name).name == name:  # a name only, no way out of the folders
         for root in roots:
-            if (root / name / "config.json").is_file():
+            if _holds_encoder(root / name):
                 return root / name
     searched = " or ".join(map(str, roots))
     hint = (
@@ -89,4 +110,14 @@ def text_encoder_folder(name: str) -> Path:
         if name == ENCODER_NAME
         else ""
     )
-    raise FileNotFoundError(f"There is no folder '{name}' with a config.json in {searched}.{hint}")
+    raise FileNotFoundError(f"There is no folder '{name}' with a text encoder in {searched}.{hint}")
+
+
+def _holds_encoder(folder: Path) -> bool:
+    """Whether it is a Hugging Face folder of one model, a diffusers folder of a pipeline, or open_clip's."""
+    configs = (folder / "config.json", folder / "text_encoder" / "config.json")
+    return any(path.is_file() for path in configs) or any(folder.glob("*.safetensors"))
+
+
+def _is_weights(name: str) -> bool:
+    return name.endswith(".safetensors")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..encoders import FEATURES
 from ..selection import SpecialTokens, TokenSelection, Vocabulary, content_positions, select_positions
-from .loading import TextEncoderError
+from .errors import TextEncoderError
 from .places import taken_layer
 from .reading import INJECTION_KEY, ComfyTextEncoder, follow_patcher
 

@@ -9,8 +9,10 @@ import comfy.sd1_clip
 from torch import nn
 
 from ..encoders import ATTENTION_OUTPUT
-from .loading import TextEncoderError
+from .errors import TextEncoderError
 
+BIDIRECTIONAL = ("bert", "xlm-roberta", "siglip", "t5")
+"""Families in which a token sees those after it too."""
 ALL = "all"
 """As a choice of encoders: every one that a CLIP holds."""
 _OUTPUTS = ("out_proj", "o_proj", "o", "dense", "proj")
@@ -152,6 +154,8 @@ def _output(layer: nn.Module, attention: str | None) -> str | None:
 
 def family_of(encoder: comfy.sd1_clip.SDClipModel, places: Places) -> str:
     """The architecture, by the name that the library's Hugging Face encoders have too."""
+    if isinstance(getattr(encoder.transformer, "family", None), str):  # one of this pack's towers
+        return encoder.transformer.family
     stack = places.layers[0].path.removeprefix("transformer.").rpartition(".")[0]
     known = {"text_model.encoder.layers": "clip", "bert.encoder.layer": "bert", "encoder.block": "t5"}
     if stack in known:

@@ -16,7 +16,7 @@ import comfy.sd1_clip
 from ..pairs import Span
 from ..selection import Vocabulary, align_pieces, fold
 from ..text_encoder import trim
-from .loading import TextEncoderError
+from .errors import TextEncoderError
 
 EMBEDDING = "embedding:"
 _SENTINEL = "qzx"

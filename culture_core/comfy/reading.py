@@ -16,8 +16,8 @@ from ..encoders import ATTENTION_OUTPUT, Conditioning, EncoderInfo, Handle, Text
 from ..pairs import Span
 from ..selection import SpecialTokens, attended_positions
 from ..text_encoder import select_queries
-from .loading import TextEncoderError
-from .places import encoders_of, family_of, find_places
+from .errors import TextEncoderError
+from .places import BIDIRECTIONAL, encoders_of, family_of, find_places
 from .prompts import PromptTracer
 
 INJECTION_KEY = "culture"
@@ -80,7 +80,7 @@ class ComfyTextEncoder(TextEncoder):
         module = self.model.get_submodule(attention) if attention else None
         heads = getattr(module, "heads", None) or getattr(module, "num_heads", 1)
         return EncoderInfo(
-            family, self.model.num_layers, width, heads, vocabulary, family not in ("bert", "t5")
+            family, self.model.num_layers, width, heads, vocabulary, family not in BIDIRECTIONAL
         )
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:

@@ -22,7 +22,7 @@ from ..pairs import PromptPair
 from ..reports import loss_picture, training_figures, training_summary, training_texts
 from ..sae import SAEConfig, SAEReport, TopKSAE, train_sae
 from .applying import matching_encoder, progress_report
-from .loading import TextEncoderError
+from .errors import TextEncoderError
 from .pictures import image_tensor
 from .places import choose_encoders, taken_layer
 from .reading import ComfyTextEncoder

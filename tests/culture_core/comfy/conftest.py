@@ -11,6 +11,7 @@ import gc
 import importlib.util
 import io
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -39,11 +40,19 @@ import sentencepiece
 import torch
 from comfy.sd import CLIP
 
-_spec = importlib.util.spec_from_file_location(
-    "culture_sentences", Path(__file__).parents[1] / "sentences.py"
-)
-sentences = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(sentences)
+from culture_core.comfy import load_text_encoder
+
+
+def _beside(path: Path) -> ModuleType:
+    """A module of the tests."""
+    spec = importlib.util.spec_from_file_location(f"culture_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+sentences = _beside(Path(__file__).parents[1] / "sentences.py")
+published = _beside(Path(__file__).parent / "published.py")
 
 LAYERS = 4
 _CLIP = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_hidden_layers": LAYERS}
@@ -79,6 +88,36 @@ class Family(NamedTuple):
         clip = CLIP(target, tokenizer_data=data, model_options=options)
         fill(clip.cond_stage_model, seed)
         return clip
+
+
+class PublishedFamily(NamedTuple):
+    """A text tower that this pack loads as it was published."""
+
+    kind: str
+    taken: dict[str, int]
+    adapter: bool = False
+
+    def build(self, seed: int = 0) -> CLIP:
+        """The CLIP object."""
+        with tempfile.TemporaryDirectory() as temporary:
+            return load_text_encoder(self.publish(Path(temporary) / self.kind, seed))
+
+    def publish(self, folder: Path, seed: int = 0) -> Path:
+        """Write the small model's folder."""
+        extra = {}
+        if self.adapter:
+            adapter = published.Pea()
+            fill(adapter, seed)
+            extra = {f"adapter.{name}": weight for name, weight in published.weights_of(adapter).items()}
+        pieces = published_pieces(self.kind)
+        name = published.PIECES.get(self.kind, "sentencepiece.bpe.model")
+        return published.publish(published.make(self.kind, fill, seed), folder, pieces, name, **extra)
+
+
+def published_pieces(kind: str) -> torch.Tensor:
+    """A SentencePiece model in the layout of a published tower's."""
+    specials = (0, 1, -1, 2) if kind in published.PIECES else (-1, 2, 1, 0)
+    return sentencepiece_model("unigram", specials)
 
 
 def fill(module: torch.nn.Module, seed: int) -> None:
@@ -216,6 +255,12 @@ FAMILIES = {
         _text.flux.Flux2Tokenizer, {"mistral3_24b": _LLAMA | {"vocab_size": 20000}},
         lambda: {"tekken_model": tekken_model()}, taken={"mistral3_24b": 2},
     ),
+    "altdiffusion_m9": PublishedFamily("altdiffusion_m9", {"xlm_roberta": 3}),
+    "altdiffusion_m18": PublishedFamily("altdiffusion_m18", {"xlm_roberta": 2}),
+    "pea_diffusion": PublishedFamily("open_clip", {"xlm_roberta": 3}, adapter=True),
+    "xlm_roberta": PublishedFamily("xlm_roberta", {"xlm_roberta": 3}),
+    "siglip2": PublishedFamily("siglip2", {"siglip": 3}),
+    "mt5": PublishedFamily("mt5", {"t5": 3}),
 }  # fmt: skip
 
 
@@ -260,6 +305,32 @@ def clips() -> Iterator[Callable[[str], CLIP]]:
     """Builds, or gives again, the CLIP of a family."""
     yield clip_of
     comfy.model_management.unload_all_models()
+
+
+@pytest.fixture(name="published", scope="session")
+def published_module() -> ModuleType:
+    """Text towers as they are published, small."""
+    return published
+
+
+@pytest.fixture
+def publish(tmp_path: Path) -> Callable[..., Path]:
+    """Writes the folder of a small model, as `PublishedFamily.publish`."""
+    return lambda kind, adapter=False: PublishedFamily(kind, {}, adapter).publish(tmp_path / kind)
+
+
+@pytest.fixture
+def reference() -> Callable[[str], torch.nn.Module]:
+    """The model that `publish` writes, in transformers' own class or a literal one."""
+    return lambda kind: published.make(kind, fill)
+
+
+@pytest.fixture
+def pea() -> torch.nn.Module:
+    """The adapter that `publish` writes into a tower's file."""
+    adapter = published.Pea()
+    fill(adapter, 0)
+    return adapter
 
 
 @pytest.fixture(name="sentences", scope="session")

@@ -1,0 +1,304 @@
+"""What a text tower is, told from the keys and shapes of its weights.
+
+| keys | trunk |
+| --- | --- |
+| `embeddings.word_embeddings`, one token type | XLM-R |
+| `embeddings.word_embeddings`, two token types | BERT |
+| `text_model.embeddings.token_embedding` and `text_model.head` | SigLIP |
+| `encoder.block.0.layer.0.SelfAttention` | T5, mT5, UMT5 |
+
+| keys beside a BERT or XLM-R | head |
+| --- | --- |
+| `transformation_pre`, `pre_LN` | AltDiffusion-m18: Linear(LayerNorm(last layer but one)) |
+| `transformation`, perhaps `pre_LN` | AltCLIP, AltDiffusion-m9: Linear(LayerNorm(last)), or Linear(last) |
+| `proj.0`, `proj.2`, or `proj` | open_clip: context as it is; the mean goes through the projection |
+| `LinearTransformation` | M-CLIP: the same |
+| `text_projection` | transformers' dual encoder: the same, of its pooler where it has one |
+| `layernorm`, `projector.0` … | PEA adapter, behind any of them |
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from ...embedded_encoder import MAX_LENGTH
+from ..errors import TextEncoderError
+from .files import Published
+from .heads import HeadConfig, adapter_weights
+from .modules import BertTower, SiglipTower, T5Tower, XlmRobertaTower
+
+_BERT = "embeddings.word_embeddings.weight"
+_SIGLIP = "text_model.embeddings.token_embedding.weight"
+_T5 = "encoder.block.0.layer.0.SelfAttention.q.weight"
+CHUNK = 77
+"""Tokens in a chunk, of all but BERT and SigLIP."""
+_HEAD_WIDTH = 64
+"""Of attention, where no config.json says how many heads there are."""
+
+
+class Tower(NamedTuple):
+    """A text tower as ComfyUI is to build it."""
+
+    name: str
+    """Of the encoder in the CLIP."""
+    transformer: type[nn.Module]
+    config: dict
+    weights: dict[str, Tensor]
+    """Under the names of `transformer`."""
+    length: int = CHUNK
+    """Tokens in a chunk."""
+    masked: bool = True
+    """Whether padding is hidden from attention."""
+    zero_padding: bool = False
+    """Whether padding's context is zero."""
+    layer: int | None = None
+    """From which the context is taken, from the end; None: the last."""
+
+    @property
+    def width(self) -> int:
+        """Of the trunk."""
+        return self.config.get("hidden_size") or self.config["d_model"]
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token embeddings."""
+        return self.config["vocab_size"]
+
+
+class _Part(NamedTuple):
+    """What a head adds to a trunk."""
+
+    head: HeadConfig
+    weights: dict[str, Tensor]
+    layer: int | None = None
+
+
+def detect_tower(published: Published, adapter: dict[str, Tensor] | None = None) -> Tower:
+    """The tower in a folder or file.
+
+    Args:
+        adapter: the weights of a PEA adapter from a file of its own (`heads.adapter_weights`); it goes before
+            one that the tower brings.
+
+    Raises:
+        TextEncoderError: for keys that belong to nothing known, shapes that are not those of the config.json,
+            or an adapter that does not fit.
+    """
+    weights = published.weights
+    for suffix, build in ((_BERT, _bert), (_SIGLIP, _siglip), (_T5, _t5)):
+        first = next((name for name in sorted(weights) if name.endswith(suffix)), None)
+        if first is not None:
+            tower = build(published, first.removesuffix(suffix))
+            return _with_adapter(tower, adapter or adapter_weights(weights), published)
+    some = ", ".join(sorted(weights)[:3])
+    raise TextEncoderError(
+        f"{published.path} is no text encoder that this loader knows: expected a key that ends in "
+        f"'{_BERT}' (BERT, XLM-R, AltDiffusion, multilingual CLIP), '{_SIGLIP}' (SigLIP) or '{_T5}' (T5), "
+        f"found {some}."
+    )
+
+
+def _bert(published: Published, prefix: str) -> Tower:
+    weights, config = published.weights, published.config
+    trunk = {
+        f"bert.{name.removeprefix(prefix)}": weight
+        for name, weight in weights.items()
+        if name.startswith((f"{prefix}embeddings.", f"{prefix}encoder."))
+        and not name.endswith(("position_ids", "token_type_ids"))
+    }
+    words = _shape(trunk, "bert.embeddings.word_embeddings", published)
+    types = _shape(trunk, "bert.embeddings.token_type_embeddings", published)[0]
+    _check_words(words, published)
+    is_roberta = types == 1
+    part = _bert_head(published, prefix)
+    plain = not part.weights
+    sizes = {
+        "hidden_size": words[1],
+        "vocab_size": words[0],
+        "max_position_embeddings": _shape(trunk, "bert.embeddings.position_embeddings", published)[0],
+        "type_vocab_size": types,
+        "num_hidden_layers": _count(trunk, "bert.encoder.layer."),
+        "intermediate_size": _shape(trunk, "bert.encoder.layer.0.intermediate.dense", published)[0],
+        # MiniLM's 384 has 12 heads too.
+        "num_attention_heads": _heads(config, words[1], 12 if words[1] == 384 else words[1] // _HEAD_WIDTH),
+        "pad_token_id": 1 if is_roberta else config.get("pad_token_id", 0),
+        "layer_norm_eps": config.get("layer_norm_eps", 1e-5 if is_roberta else 1e-12),
+        "head": part.head,
+    }
+    return Tower(
+        name="xlm_roberta" if is_roberta else "bert",
+        transformer=XlmRobertaTower if is_roberta else BertTower,
+        config=sizes,
+        weights=trunk | part.weights,
+        length=CHUNK if is_roberta or not plain else MAX_LENGTH,
+        zero_padding=plain,
+        layer=part.layer,
+    )
+
+
+def _bert_head(published: Published, prefix: str) -> _Part:
+    weights = published.weights
+    owner = prefix.removesuffix(".").rpartition(".")[0]
+    owner += "." if owner else ""
+
+    def renamed(names: dict[str, str]) -> dict[str, Tensor]:
+        return {
+            f"head.{new}.{kind}": weights[f"{old}.{kind}"]
+            for new, old in names.items()
+            for kind in ("weight", "bias")
+            if f"{old}.{kind}" in weights
+        }
+
+    def has(name: str) -> bool:
+        return f"{name}.weight" in weights
+
+    if has(f"{owner}transformation_pre"):
+        found = renamed({"norm": f"{owner}pre_LN", "projection": f"{owner}transformation_pre"})
+        return _Part(_head("first", found), found, layer=-2)
+    if has(f"{owner}transformation"):
+        names = {"projection": f"{owner}transformation"}
+        # diffusers' class of this name does without the norm, also where the file has one.
+        if "RobertaSeriesModelWithTransformation" not in (published.config.get("architectures") or ()):
+            names["norm"] = f"{owner}pre_LN"
+        found = renamed(names)
+        return _Part(_head("first", found), found)
+    if has(f"{owner}proj.0"):
+        found = renamed({"pooled.0": f"{owner}proj.0", "pooled.2": f"{owner}proj.2"})
+        return _Part(_head("mean", found), found)
+    if has(f"{prefix}pooler.dense") and has(f"{owner}text_projection"):
+        found = renamed({"pooled.0": f"{prefix}pooler.dense", "pooled.2": f"{owner}text_projection"})
+        return _Part(_head("first", found, "tanh"), found)
+    for name in ("proj", "LinearTransformation", "text_projection"):
+        if has(owner + name):
+            found = renamed({"pooled.0": owner + name})
+            return _Part(_head("mean", found), found)
+    return _Part(HeadConfig(), {})
+
+
+def _siglip(published: Published, prefix: str) -> Tower:
+    weights, config = published.weights, published.config
+    if f"{prefix}text_model.head.weight" not in weights:
+        raise TextEncoderError(
+            f"{published.path} looks like a CLIP text encoder: expected SigLIP's key "
+            f"'{prefix}text_model.head.weight', found none. ComfyUI's own Load CLIP takes CLIP."
+        )
+    start = f"{prefix}text_model."
+    trunk = {
+        f"text_model.{name.removeprefix(start)}": weight
+        for name, weight in weights.items()
+        if name.startswith(start) and not name.startswith(f"{start}head.") and "position_ids" not in name
+    }
+    pooled = {f"head.pooled.0.{kind}": weights[f"{start}head.{kind}"] for kind in ("weight", "bias")}
+    words = _shape(trunk, "text_model.embeddings.token_embedding", published)
+    _check_words(words, published)
+    positions = _shape(trunk, "text_model.embeddings.position_embedding", published)[0]
+    sizes = {
+        "hidden_size": words[1],
+        "vocab_size": words[0],
+        "max_position_embeddings": positions,
+        "num_hidden_layers": _count(trunk, "text_model.encoder.layers."),
+        "intermediate_size": _shape(trunk, "text_model.encoder.layers.0.mlp.fc1", published)[0],
+        # So400m: 1152 in 16 heads.
+        "num_attention_heads": _heads(config, words[1], 16 if words[1] == 1152 else words[1] // _HEAD_WIDTH),
+        "hidden_act": "gelu_pytorch_tanh",
+        "layer_norm_eps": config.get("layer_norm_eps", 1e-6),
+        "head": _head("last", pooled),
+    }
+    return Tower("siglip", SiglipTower, sizes, trunk | pooled, length=positions, masked=False)
+
+
+def _t5(published: Published, prefix: str) -> Tower:
+    weights = {
+        name.removeprefix(prefix): weight
+        for name, weight in published.weights.items()
+        if name.startswith((f"{prefix}encoder.", f"{prefix}shared."))
+    }
+    embedding = weights.pop("encoder.embed_tokens.weight", None)
+    if embedding is not None:
+        weights.setdefault("shared.weight", embedding)
+    words = _shape(weights, "shared", published)
+    _check_words(words, published)
+    block = "encoder.block.0.layer"
+    inner = _shape(weights, f"{block}.0.SelfAttention.q", published)[0]
+    heads = _shape(weights, f"{block}.0.SelfAttention.relative_attention_bias", published)[1]
+    gated = f"{block}.1.DenseReluDense.wi_0.weight" in weights
+    each = "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight" in weights
+    sizes = {
+        "d_model": words[1],
+        "vocab_size": words[0],
+        "d_kv": inner // heads,
+        "num_heads": heads,
+        "num_layers": _count(weights, "encoder.block."),
+        "d_ff": _shape(weights, f"{block}.1.DenseReluDense.{'wi_0' if gated else 'wi'}", published)[0],
+        "is_gated_act": gated,
+        "dense_act_fn": "gelu_pytorch_tanh" if gated else "relu",
+        "model_type": "umt5" if each else "t5",
+        "head": HeadConfig("none"),
+    }
+    return Tower("t5", T5Tower, sizes, weights, zero_padding=True)
+
+
+def _with_adapter(tower: Tower, adapter: dict[str, Tensor], published: Published) -> Tower:
+    if not adapter:
+        return tower
+    head = tower.config["head"]
+    wanted = len(adapter["adapter.layernorm.weight"])
+    context = head.shapes.get("projection.weight", (tower.width,))[0]
+    if wanted != context:
+        raise TextEncoderError(
+            f"The PEA adapter takes vectors of {wanted} numbers, but {published.path} gives {context}: use "
+            "the text encoder that the adapter was trained on."
+        )
+    added = {f"head.{name}": weight for name, weight in adapter.items()}
+    config = tower.config | {"head": head._replace(shapes=head.shapes | _shapes(added))}
+    # An adapter was trained on what the tower gives for padding as well.
+    return tower._replace(config=config, weights=tower.weights | added, length=CHUNK, zero_padding=False)
+
+
+def _head(pool: str, weights: dict[str, Tensor], activation: str = "gelu") -> HeadConfig:
+    return HeadConfig(pool, activation, _shapes(weights))
+
+
+def _shapes(weights: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name.removeprefix("head."): tuple(weight.shape) for name, weight in weights.items()}
+
+
+def _shape(weights: dict[str, Tensor], name: str, published: Published) -> tuple[int, ...]:
+    """Of a matrix.
+
+    Raises:
+        TextEncoderError: where it is missing or none.
+    """
+    weight = weights.get(f"{name}.weight")
+    if weight is None or weight.ndim != 2:
+        found = "nothing" if weight is None else f"a tensor of {tuple(weight.shape)}"
+        raise TextEncoderError(
+            f"{published.path}: weights are missing ({name}.weight should be a matrix, found {found}): fetch "
+            "it again."
+        )
+    return tuple(weight.shape)
+
+
+def _count(weights: dict[str, Tensor], start: str) -> int:
+    numbers = {name.removeprefix(start).partition(".")[0] for name in weights if name.startswith(start)}
+    return len(numbers)
+
+
+def _heads(config: dict, width: int, usual: int) -> int:
+    heads = config.get("num_attention_heads", max(usual, 1))
+    if width % heads:
+        raise TextEncoderError(
+            f"The config.json names {heads} attention heads, which do not divide the width {width}: fetch "
+            "the folder again."
+        )
+    return heads
+
+
+def _check_words(shape: tuple[int, ...], published: Published) -> None:
+    config = published.config
+    width = config.get("hidden_size", config.get("d_model", shape[1]))
+    expected = (config.get("vocab_size", shape[0]), width)
+    if shape != expected:
+        raise TextEncoderError(
+            f"{published.path} is not of its config.json: word embeddings are {shape}, expected {expected}."
+        )

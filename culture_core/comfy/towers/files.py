@@ -1,0 +1,109 @@
+"""Reading a text tower as it was published: a Hugging Face folder, or one safetensors file."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import comfy.utils
+from torch import Tensor
+
+from ..errors import TextEncoderError
+
+_NAMES = ("model.safetensors", "open_clip_model.safetensors", "model.fp16.safetensors")
+"""The usual ones, the most exact first."""
+_INDEX = "model.safetensors.index.json"
+
+
+class Published(NamedTuple):
+    """What is in a folder or a file."""
+
+    path: Path
+    """What the user chose."""
+    weights: dict[str, Tensor]
+    config: dict
+    """Of its config.json; empty where there is none."""
+    folders: tuple[Path, ...]
+    """Where its tokenizer may be."""
+
+
+def read_published(path: Path) -> Published:
+    """Read a folder with weights (in it, or in its subfolder `text_encoder`) or one safetensors file.
+
+    Beside a file `x.safetensors`, a folder `x` may hold its config.json and its tokenizer.
+
+    Raises:
+        TextEncoderError: for a folder without weights in safetensors, or a broken file.
+    """
+    if path.is_file():
+        beside = path.with_suffix("")
+        return Published(path, read_weights(path), _read_config(path, (beside,)), (beside,))
+    parts = (path, path / "text_encoder")
+    weights: dict[str, Tensor] = {}
+    for file in _weight_files(path, parts):
+        weights |= read_weights(file)
+    return Published(path, weights, _read_config(path, parts), (path, path / "tokenizer", parts[1]))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file.
+
+    Raises:
+        TextEncoderError: for another kind of file, or a broken one.
+    """
+    if path.suffix != ".safetensors":
+        raise TextEncoderError(f"{path} is no safetensors file: {_how_to_convert(path)}")
+    try:
+        return comfy.utils.load_torch_file(str(path), safe_load=True)
+    except Exception as error:  # safetensors and ComfyUI raise several kinds for a broken file
+        raise TextEncoderError(
+            f"{path} is truncated or no safetensors file ({error}): fetch it again."
+        ) from error
+
+
+def _weight_files(folder: Path, parts: tuple[Path, ...]) -> list[Path]:
+    for part in parts:
+        if (part / _INDEX).is_file():
+            names = sorted(set(_read_json(part / _INDEX).get("weight_map", {}).values()))
+            return [part / Path(name).name for name in names]
+        found = sorted(part.glob("*.safetensors"))
+        usual = [part / name for name in _NAMES if part / name in found]
+        if usual or len(found) == 1:
+            return (usual or found)[:1]
+        if found:
+            names = ", ".join(file.name for file in found)
+            raise TextEncoderError(
+                f"{folder} holds several files of weights ({names}): keep one of them, or name the right one "
+                "model.safetensors."
+            )
+    pickled = next((file for part in parts for file in sorted(part.glob("*.bin"))), None)
+    hint = f" {_how_to_convert(pickled)}" if pickled else ""
+    raise TextEncoderError(f"{folder} lacks model.safetensors, a text encoder's weights.{hint}")
+
+
+def _how_to_convert(path: Path) -> str:
+    return (
+        f"{path.name} is a pickle, which may run code when it is opened, so it is not read. If you trust it, "
+        'convert it once: python -c "import torch, safetensors.torch as s; w = torch.load('
+        f"'{path.name}', map_location='cpu', weights_only=True); "
+        "s.save_file({k: v.clone().contiguous() for k, v in w.items()}, 'model.safetensors')\""
+    )
+
+
+def _read_config(source: Path, folders: tuple[Path, ...]) -> dict:
+    """The text model's part of the config.json."""
+    path = next((folder / "config.json" for folder in folders if (folder / "config.json").is_file()), None)
+    if path is None:
+        return {}
+    config = _read_json(path)
+    inner = config.get("text_config")
+    return config | inner if isinstance(inner, dict) else config
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("no object")
+    except ValueError as error:
+        raise TextEncoderError(f"{path} is not readable JSON ({error}): fetch the folder again.") from error
+    return found

@@ -1,0 +1,150 @@
+"""The tokenizers of text towers, as ComfyUI's `SDTokenizer` calls them."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import folder_paths
+import torch
+from comfy.text_encoders.spiece_tokenizer import SPieceTokenizer
+
+from ..errors import TextEncoderError
+from .detection import Tower
+from .files import Published
+from .modules import SiglipTower, T5Tower, XlmRobertaTower
+
+_PIECES = ("sentencepiece.bpe.model", "spiece.model")
+_XLM_R = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "<mask>": 250_001}
+"""Ids that no other vocabulary gives these pieces."""
+
+
+class Tokenizer(NamedTuple):
+    """Text to ids, and what frames them."""
+
+    tokenizer: Any
+    """Called with a text; gives `{"input_ids": ids}` with `start` and `end` where they are its own."""
+    start: int | None
+    end: int
+    pad: int
+    frames: bool = True
+    """Whether the tokenizer puts start and end around a text by itself."""
+
+    @property
+    def special(self) -> dict[str, int]:
+        """As ComfyUI's encoders want to be told."""
+        found = {"start": self.start, "end": self.end, "pad": self.pad}
+        return {name: token for name, token in found.items() if token is not None}
+
+
+def find_tokenizer(published: Published, tower: Tower) -> Tokenizer:
+    """The tokenizer of a tower: inside its file (`spiece_model`), in its folder, or, for XLM-R's vocabulary,
+    in the folder of another encoder that has the same.
+
+    Raises:
+        TextEncoderError: where there is none, or it is another model's.
+    """
+    found = _find(published, tower)
+    if found is None:
+        beside = published.folders[0]
+        raise TextEncoderError(
+            f"{published.path} has no tokenizer: put its tokenizer.json or sentencepiece.bpe.model "
+            f"(spiece.model for T5) into {beside}."
+        )
+    vocabulary = found.get_vocab()
+    if max(vocabulary.values()) >= tower.vocabulary:
+        raise TextEncoderError(
+            f"{published.path}: the tokenizer has {max(vocabulary.values()) + 1} tokens, but the weights "
+            f"only {tower.vocabulary}: it is another model's."
+        )
+    return _framed(found, vocabulary, tower, published)
+
+
+def _find(published: Published, tower: Tower) -> Any:
+    inside = published.weights.get("spiece_model")
+    if inside is not None:
+        return _from_pieces(inside, tower)
+    for folder in published.folders:
+        found = _in_folder(folder, tower)
+        if found is not None:
+            return found
+    if tower.transformer is XlmRobertaTower and tower.vocabulary == _XLM_R["<mask>"] + 1:
+        return _borrowed(tower)
+    return None
+
+
+def _in_folder(folder: Path, tower: Tower) -> Any:
+    if (folder / "tokenizer.json").is_file():
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast.from_pretrained(str(folder))
+    path = next((folder / name for name in _PIECES if (folder / name).is_file()), None)
+    return path and _from_pieces(torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8), tower)
+
+
+def _from_pieces(model: torch.Tensor, tower: Tower) -> Any:
+    if tower.transformer is SiglipTower:
+        return SPieceTokenizer(model, add_eos=False)
+    return SPieceTokenizer(model) if tower.transformer is T5Tower else _XlmRobertaPieces(model)
+
+
+def _borrowed(tower: Tower) -> Any:
+    """XLM-R's vocabulary from another encoder's folder: there is one for all of them."""
+    for root in map(Path, folder_paths.get_folder_paths("text_encoders")):
+        for path in sorted(root.glob("*/tokenizer.json")) + sorted(root.glob("*/sentencepiece.bpe.model")):
+            found = _in_folder(path.parent, tower)
+            vocabulary = found.get_vocab()
+            if len(vocabulary) == tower.vocabulary and _XLM_R.items() <= vocabulary.items():
+                return found
+    return None
+
+
+def _framed(tokenizer: Any, vocabulary: dict[str, int], tower: Tower, published: Published) -> Tokenizer:
+    pad = next((vocabulary[name] for name in ("<pad>", "[PAD]") if name in vocabulary), None)
+    if tower.transformer is SiglipTower:
+        end = next((vocabulary[name] for name in ("<eos>", "</s>") if name in vocabulary), None)
+        if pad is not None and end is not None:
+            return Tokenizer(_WithoutFrame(tokenizer), None, end, pad, frames=False)
+    frame = list(tokenizer("")["input_ids"])
+    if pad is None or len(frame) != (1 if tower.transformer is T5Tower else 2):
+        raise TextEncoderError(
+            f"{published.path}: the tokenizer gives {frame} for an empty text and has {pad} for padding; "
+            "expected an end token, for BERT and XLM-R a begin token before it (<s> </s> or [CLS] [SEP]), "
+            "and <pad> or [PAD]. It is another model's."
+        )
+    return Tokenizer(tokenizer, frame[0] if len(frame) == 2 else None, frame[-1], pad)
+
+
+class _WithoutFrame:
+    """A tokenizer without the begin and end that it may put around a text."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def __call__(self, text: str, **options: Any) -> Any:
+        if isinstance(self._tokenizer, SPieceTokenizer):
+            return self._tokenizer(text)
+        return self._tokenizer(text, **{"add_special_tokens": False, **options})
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+
+class _XlmRobertaPieces:
+    """XLM-R's ids from its SentencePiece model, whose own ids are those of another frame."""
+
+    FRAME = ("<s>", "<pad>", "</s>", "<unk>")
+    unk_token_id = 3
+    is_fast = False
+
+    def __init__(self, model: torch.Tensor) -> None:
+        self._pieces = SPieceTokenizer(model, add_eos=False).tokenizer
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        # 0, 1, 2 are its <unk>, <s>, </s>; all other pieces move up by one, behind the frame of four.
+        ids = [token + 1 if token else self.unk_token_id for token in self._pieces.encode(text)]
+        return {"input_ids": [0, *ids, 2]}
+
+    def get_vocab(self) -> dict[str, int]:
+        count = self._pieces.get_piece_size()
+        vocabulary = {piece: number for number, piece in enumerate(self.FRAME)}
+        vocabulary |= {self._pieces.id_to_piece(number): number + 1 for number in range(3, count)}
+        return vocabulary | {"<mask>": count + 1}
