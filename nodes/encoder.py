@@ -44,8 +44,8 @@ class CultureLoadTextEncoder(io.ComfyNode):
                     default=NO_ADAPTER,
                     optional=True,
                     tooltip="A PEA adapter from models/culture_adapters, which lets an SDXL model (or, "
-                    "trained for it, SD 1.5) read this encoder; one encoder serves many. none: the encoder as it is, "
-                    "with the adapter that its own file may hold.",
+                    "trained for it, SD 1.5) read this encoder; one encoder serves many. none: the encoder "
+                    "as it is, with the adapter that its own file may hold.",
                 ),
             ],
             outputs=[

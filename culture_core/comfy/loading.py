@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .errors import TextEncoderError
 from .towers import (
+    Published,
     Tower,
     TowerClip,
     TowerPromptTokenizer,
@@ -25,7 +26,7 @@ from .towers import (
 )
 from .towers.modules import BertTower
 
-__all__ = ["TextEncoderError", "load_text_encoder"]
+__all__ = ["TextEncoderError", "build_clip", "load_text_encoder"]
 
 _E5 = "multilingual_e5"
 """Name in the CLIP of a BERT with an XLM-R vocabulary; files that were made for it carry it."""
@@ -53,9 +54,17 @@ def load_text_encoder(path: Path, adapter: Path | None = None) -> comfy.sd.CLIP:
         TextEncoderError: for a folder that is incomplete, of another architecture, or whose weights or
             tokenizer do not fit.
     """
-    published = read_published(path)
     extra = None if adapter is None else adapter_weights(read_weights(adapter), adapter)
-    tower = detect_tower(published, extra)
+    return build_clip(read_published(path), extra)
+
+
+def build_clip(published: Published, adapter: dict[str, Tensor] | None = None) -> comfy.sd.CLIP:
+    """The CLIP of a tower that was read, with an adapter's weights as `adapter_weights` names them.
+
+    Raises:
+        TextEncoderError: see `load_text_encoder`.
+    """
+    tower = detect_tower(published, adapter)
     tokenizer = find_tokenizer(published, tower)
     if tower.transformer is BertTower and tokenizer.tokenizer.get_vocab().get("<s>") == tokenizer.start:
         tower = tower._replace(name=_E5)
@@ -70,7 +79,7 @@ def load_text_encoder(path: Path, adapter: Path | None = None) -> comfy.sd.CLIP:
         parameters=sum(weight.numel() for weight in tower.weights.values()),
         model_options={"dtype": _precision(tower.weights)},
     )
-    _fill(clip, tower, path)
+    _fill(clip, tower, published.path)
     return clip
 
 

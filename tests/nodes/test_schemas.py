@@ -30,7 +30,7 @@ WIDGETS = {
         "max_pairs", "direction", "reference", "encoder", "bootstrap", "batch_size", "per_language",
         "criterion",
     ],
-    "CultureLoadTextEncoder": ["folder"],
+    "CultureLoadTextEncoder": ["folder", "adapter"],
     "CultureEncodeSchedule": [
         "text", "culture", "schedule", "ramp", "mode", "tokens", "words", "encoders",
     ],
@@ -57,6 +57,7 @@ ADDED_LATER = {
     "CultureAmplifyNeurons": ["encoders"],
     "CultureApplyEnhancer": ["encoders"],
     "CultureProbeLayer": ["bootstrap", "batch_size", "per_language", "criterion"],
+    "CultureLoadTextEncoder": ["adapter"],
 }
 """Saved workflows hold widget values by position: append, never insert or rename."""
 SOCKETS = {"clip", "culture_sae", "culture_enhancer", "culture_pairs", "images"}

@@ -13,7 +13,7 @@
 | `transformation`, perhaps `pre_LN` | AltCLIP, AltDiffusion-m9: Linear(LayerNorm(last)), or Linear(last) |
 | `proj.0`, `proj.2`, or `proj` | open_clip: context as it is; the mean goes through the projection |
 | `LinearTransformation` | M-CLIP: the same |
-| `text_projection` | transformers' dual encoder: the same, of its pooler where it has one |
+| `text_projection` | transformers' dual encoder: the first token's, through its pooler where it has one |
 | `layernorm`, `projector.0` … | PEA adapter, behind any of them |
 """
 
@@ -141,38 +141,43 @@ def _bert_head(published: Published, prefix: str) -> _Part:
     owner = prefix.removesuffix(".").rpartition(".")[0]
     owner += "." if owner else ""
 
-    def renamed(names: dict[str, str]) -> dict[str, Tensor]:
-        return {
-            f"head.{new}.{kind}": weights[f"{old}.{kind}"]
-            for new, old in names.items()
-            for kind in ("weight", "bias")
-            if f"{old}.{kind}" in weights
-        }
-
     def has(name: str) -> bool:
         return f"{name}.weight" in weights
 
+    def part(pool: str, activation: str = "gelu", layer: int | None = None, **names: str) -> _Part:
+        found = _renamed(weights, names)
+        return _Part(HeadConfig(pool, activation, _shapes(found)), found, layer)
+
     if has(f"{owner}transformation_pre"):
-        found = renamed({"norm": f"{owner}pre_LN", "projection": f"{owner}transformation_pre"})
-        return _Part(_head("first", found), found, layer=-2)
+        names = {"norm": f"{owner}pre_LN", "projection": f"{owner}transformation_pre"}
+        return part("first", layer=-2, **names)
     if has(f"{owner}transformation"):
         names = {"projection": f"{owner}transformation"}
         # diffusers' class of this name does without the norm, also where the file has one.
         if "RobertaSeriesModelWithTransformation" not in (published.config.get("architectures") or ()):
             names["norm"] = f"{owner}pre_LN"
-        found = renamed(names)
-        return _Part(_head("first", found), found)
+        return part("first", **names)
     if has(f"{owner}proj.0"):
-        found = renamed({"pooled.0": f"{owner}proj.0", "pooled.2": f"{owner}proj.2"})
-        return _Part(_head("mean", found), found)
-    if has(f"{prefix}pooler.dense") and has(f"{owner}text_projection"):
-        found = renamed({"pooled.0": f"{prefix}pooler.dense", "pooled.2": f"{owner}text_projection"})
-        return _Part(_head("first", found, "tanh"), found)
-    for name in ("proj", "LinearTransformation", "text_projection"):
+        return part("mean", **{"pooled.0": f"{owner}proj.0", "pooled.2": f"{owner}proj.2"})
+    if has(f"{owner}text_projection"):
+        if has(f"{prefix}pooler.dense"):
+            names = {"pooled.0": f"{prefix}pooler.dense", "pooled.2": f"{owner}text_projection"}
+            return part("first", "tanh", **names)
+        return part("first", **{"pooled.0": f"{owner}text_projection"})
+    for name in ("proj", "LinearTransformation"):
         if has(owner + name):
-            found = renamed({"pooled.0": owner + name})
-            return _Part(_head("mean", found), found)
+            return part("mean", **{"pooled.0": owner + name})
     return _Part(HeadConfig(), {})
+
+
+def _renamed(weights: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:
+    """The weights of a head; `names`: this pack's name of a layer -> the file's."""
+    return {
+        f"head.{new}.{kind}": weights[f"{old}.{kind}"]
+        for new, old in names.items()
+        for kind in ("weight", "bias")
+        if f"{old}.{kind}" in weights
+    }
 
 
 def _siglip(published: Published, prefix: str) -> Tower:
@@ -188,7 +193,7 @@ def _siglip(published: Published, prefix: str) -> Tower:
         for name, weight in weights.items()
         if name.startswith(start) and not name.startswith(f"{start}head.") and "position_ids" not in name
     }
-    pooled = {f"head.pooled.0.{kind}": weights[f"{start}head.{kind}"] for kind in ("weight", "bias")}
+    pooled = _renamed(weights, {"pooled.0": f"{start}head"})
     words = _shape(trunk, "text_model.embeddings.token_embedding", published)
     _check_words(words, published)
     positions = _shape(trunk, "text_model.embeddings.position_embedding", published)[0]
@@ -202,7 +207,7 @@ def _siglip(published: Published, prefix: str) -> Tower:
         "num_attention_heads": _heads(config, words[1], 16 if words[1] == 1152 else words[1] // _HEAD_WIDTH),
         "hidden_act": "gelu_pytorch_tanh",
         "layer_norm_eps": config.get("layer_norm_eps", 1e-6),
-        "head": _head("last", pooled),
+        "head": HeadConfig("last", shapes=_shapes(pooled)),
     }
     return Tower("siglip", SiglipTower, sizes, trunk | pooled, length=positions, masked=False)
 
@@ -253,10 +258,6 @@ def _with_adapter(tower: Tower, adapter: dict[str, Tensor], published: Published
     config = tower.config | {"head": head._replace(shapes=head.shapes | _shapes(added))}
     # An adapter was trained on what the tower gives for padding as well.
     return tower._replace(config=config, weights=tower.weights | added, length=CHUNK, zero_padding=False)
-
-
-def _head(pool: str, weights: dict[str, Tensor], activation: str = "gelu") -> HeadConfig:
-    return HeadConfig(pool, activation, _shapes(weights))
 
 
 def _shapes(weights: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -23,7 +23,9 @@ Fill = Callable[[nn.Module, int], None]
 class Pea(nn.Module):
     """The adapter of PEA-Diffusion, written out: context and pooled of a tower's tokens [B, S, d]."""
 
-    def __init__(self, width: int = WIDTH, hidden: int = 64, pooled: int = 80, context: int | None = 112) -> None:
+    def __init__(
+        self, width: int = WIDTH, hidden: int = 64, pooled: int = 80, context: int | None = 112
+    ) -> None:
         super().__init__()
         self.layernorm = nn.LayerNorm(width)
         self.projector = nn.Sequential(

@@ -598,7 +598,6 @@ def test_a_broken_encoder_folder_is_named_with_the_reason(e5_folder: Path, tmp_p
         "lacks model.safetensors": {"model": None},
         "truncated or no safetensors": {"model": weights},
         "not readable JSON": {"config": b"{"},
-        "takes 'bert' models": {"config": config.replace(b'"bert"', b'"t5"')},
         "not of its config.json": {"config": config.replace(b"384", b"256")},
     }
     for number, (message, files) in enumerate(cases.items()):

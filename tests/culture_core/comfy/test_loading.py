@@ -1,0 +1,347 @@
+"""Every published text tower as a CLIP: what it gives is what transformers' or diffusers' own class gives, or
+a literal one where neither has it."""
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import comfy.model_management
+import pytest
+import torch
+from comfy.cli_args import args
+from comfy.sd import CLIP
+from diffusers.pipelines.deprecated.alt_diffusion import modeling_roberta_series
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from culture_core.comfy import ComfyTextEncoder, TextEncoderError, choose_encoders, load_text_encoder
+from culture_core.comfy.loading import build_clip
+from culture_core.comfy.towers import Published
+from culture_core.encoders import HFTextEncoder
+
+E5_FOLDER = Path(__file__).parents[3] / "models" / "text_encoders" / "multilingual-e5-small"
+
+PROMPTS = ["a Japanese style house, old bridge", "日本風の急須", "ein Haus", ""]
+Publish = Callable[..., Path]
+Reference = Callable[[str], nn.Module]
+
+
+@pytest.fixture(autouse=True)
+def _unload() -> object:
+    yield
+    comfy.model_management.unload_all_models()
+
+
+def encode(clip: CLIP, text: str) -> tuple[Tensor, Tensor | None]:
+    """(context [1, S, c], pooled [1, p]), as CLIP Text Encode gives them."""
+    with torch.inference_mode():
+        return clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)
+
+
+def ids_of(clip: CLIP, text: str) -> Tensor:
+    (rows,) = clip.tokenize(text).values()
+    return torch.tensor([[entry[0] for entry in row] for row in rows])
+
+
+def mask_of(ids: Tensor, pad: int = 1) -> Tensor:
+    return (ids != pad).long()
+
+
+def expected(kind: str, model: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+    """(context, pooled) by the reference's own forward, padded and masked as its makers do."""
+    with torch.no_grad():
+        mask = mask_of(ids)
+        if kind in ("open_clip", "m_clip"):
+            return model(ids, mask)
+        if kind.startswith("altdiffusion"):
+            context = model(ids, attention_mask=mask)[0]  # as AltDiffusionPipeline takes it
+            return context, context[:, 0]
+        if kind == "siglip2":
+            found = model(ids)
+            return found.last_hidden_state, found.pooler_output
+        if kind == "mt5":
+            mask = mask_of(ids, pad=0)
+            return model(ids, attention_mask=mask).last_hidden_state * mask.unsqueeze(-1), None
+        found = model(ids, attention_mask=mask)
+        if kind == "altclip":
+            return found.last_hidden_state, found.pooler_output
+        hidden = found.last_hidden_state * mask.unsqueeze(-1)
+        return hidden, hidden.sum(dim=1) / mask.sum(dim=1, keepdim=True)
+
+
+KINDS = [
+    "altdiffusion_m9", "altdiffusion_m18", "altclip", "open_clip", "m_clip", "xlm_roberta", "bert", "siglip2",
+    "mt5",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tower_gives_what_its_reference_gives(kind: str, publish: Publish, reference: Reference) -> None:
+    clip, model = load_text_encoder(publish(kind)), reference(kind)
+    for text in PROMPTS:
+        context, pooled = encode(clip, text)
+        wanted, wanted_pooled = expected(kind, model, ids_of(clip, text))
+        torch.testing.assert_close(context, wanted, atol=1e-4, rtol=1e-4)
+        assert (pooled is None) == (wanted_pooled is None)
+        if pooled is not None:
+            torch.testing.assert_close(pooled, wanted_pooled, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["altclip", "open_clip", "mt5", "siglip2"])
+def test_a_single_file_is_the_same_as_its_folder(kind: str, publish: Publish, tmp_path: Path) -> None:
+    folder = publish(kind)
+    single = tmp_path / "anything.safetensors"
+    weights = load_file(folder / "model.safetensors")
+    vocabulary = next(folder.glob("*.model")).read_bytes()
+    inside = torch.frombuffer(bytearray(vocabulary), dtype=torch.uint8)
+    save_file(weights | {"spiece_model": inside}, single)
+    (context, pooled), (wanted, wanted_pooled) = (
+        encode(load_text_encoder(path), PROMPTS[0]) for path in (single, folder)
+    )
+    assert torch.equal(context, wanted)
+    assert pooled is wanted_pooled or torch.equal(pooled, wanted_pooled)
+
+
+def test_the_full_altclip_model_and_pipeline_folders_load_as_well(publish: Publish, tmp_path: Path) -> None:
+    folder = publish("altclip")
+    wanted, _ = encode(load_text_encoder(folder), PROMPTS[0])
+    weights = load_file(folder / "model.safetensors")
+    whole = {f"text_model.{name}": weight for name, weight in weights.items()}
+    whole["vision_model.embeddings.class_embedding"] = torch.zeros(3)
+    whole["text_projection.weight"] = torch.zeros(5, 96)
+    save_file(whole, folder / "model.safetensors")
+    assert torch.equal(encode(load_text_encoder(folder), PROMPTS[0])[0], wanted)
+
+    pipeline = tmp_path / "pipeline"
+    for part, names in {
+        "text_encoder": ("config.json", "model.safetensors"),
+        "tokenizer": ("*.model",),
+    }.items():
+        (pipeline / part).mkdir(parents=True)
+        for name in names:
+            for file in folder.glob(name):
+                (pipeline / part / file.name).write_bytes(file.read_bytes())
+    assert torch.equal(encode(load_text_encoder(pipeline), PROMPTS[0])[0], wanted)
+
+
+# --------------------------------------------------------------------------------------------------- adapter
+
+
+@pytest.mark.parametrize("kind", ["open_clip", "mt5", "siglip2"])
+def test_an_adapter_in_the_towers_file_gives_context_and_pooled(
+    kind: str, publish: Publish, reference: Reference, pea: nn.Module
+) -> None:
+    clip, model = load_text_encoder(publish(kind, adapter=True)), reference(kind)
+    for text in PROMPTS:
+        context, pooled = encode(clip, text)
+        ids = ids_of(clip, text)
+        with torch.no_grad():
+            if kind == "mt5":
+                tokens = model(ids, attention_mask=mask_of(ids, pad=0)).last_hidden_state
+            else:
+                tokens = expected(kind, model, ids)[0]
+            wanted, wanted_pooled = pea(tokens)
+        torch.testing.assert_close(context, wanted, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(pooled, wanted_pooled, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("prefix", ["", "proj.", "module."])
+def test_an_adapter_of_its_own_serves_a_tower(
+    prefix: str, publish: Publish, pea: nn.Module, published: ModuleType, tmp_path: Path
+) -> None:
+    file = tmp_path / "adapter.safetensors"
+    save_file({prefix + name: weight for name, weight in published.weights_of(pea).items()}, file)
+    clip = load_text_encoder(publish("open_clip"), file)
+    wanted = load_text_encoder(publish("open_clip", adapter=True))
+    for found, expectation in zip(encode(clip, PROMPTS[0]), encode(wanted, PROMPTS[0]), strict=True):
+        assert torch.equal(found, expectation)
+
+
+def test_a_chosen_adapter_goes_before_the_towers_own(
+    publish: Publish, reference: Reference, published: ModuleType, tmp_path: Path
+) -> None:
+    """And an adapter for SD 1.x has no last layer."""
+    torch.manual_seed(3)
+    other = published.Pea(hidden=48, pooled=76, context=None)
+    save_file(published.weights_of(other), tmp_path / "other.safetensors")
+    clip = load_text_encoder(publish("open_clip", adapter=True), tmp_path / "other.safetensors")
+    context, _ = encode(clip, PROMPTS[0])
+    with torch.no_grad():
+        wanted, _ = other(expected("open_clip", reference("open_clip"), ids_of(clip, PROMPTS[0]))[0])
+    torch.testing.assert_close(context, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_an_adapter_behind_altclip_takes_its_projection(
+    publish: Publish, reference: Reference, published: ModuleType, tmp_path: Path
+) -> None:
+    adapter = published.Pea(width=published.CONTEXT)
+    save_file(published.weights_of(adapter), tmp_path / "adapter.safetensors")
+    clip = load_text_encoder(publish("altclip"), tmp_path / "adapter.safetensors")
+    context, pooled = encode(clip, PROMPTS[0])
+    with torch.no_grad():
+        wanted = adapter(expected("altclip", reference("altclip"), ids_of(clip, PROMPTS[0]))[0])
+    torch.testing.assert_close(context, wanted[0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(pooled, wanted[1], atol=1e-4, rtol=1e-4)
+
+
+def test_an_adapter_that_does_not_fit_is_refused(
+    publish: Publish, published: ModuleType, tmp_path: Path
+) -> None:
+    file = tmp_path / "adapter.safetensors"
+    save_file(published.weights_of(published.Pea(width=64)), file)
+    with pytest.raises(TextEncoderError, match="takes vectors of 64 numbers, but .* gives 128"):
+        load_text_encoder(publish("open_clip"), file)
+    save_file({"unet.weight": torch.zeros(1)}, file)
+    with pytest.raises(TextEncoderError, match=r"no PEA adapter: expected .*layernorm.*found unet\.weight"):
+        load_text_encoder(publish("open_clip"), file)
+    broken = published.weights_of(published.Pea())
+    broken["projector.2.weight"] = torch.zeros(3, 5)
+    save_file(broken, file)
+    with pytest.raises(TextEncoderError, match=r"projector\.2 has the shape \(3, 5\), expected \(…, 64\)"):
+        load_text_encoder(publish("open_clip"), file)
+
+
+# --------------------------------------------------------------------------- as ComfyUI's own encoders behave
+
+
+@pytest.mark.parametrize("kind", ["altdiffusion_m18", "open_clip"])
+def test_prompt_weights_and_long_prompts_work_as_with_stock_encoders(
+    kind: str, publish: Publish, reference: Reference
+) -> None:
+    clip, model = load_text_encoder(publish(kind, kind == "open_clip")), reference(kind)
+    long = " ".join(["old bridge"] * 60)
+    context, _ = encode(clip, long)
+    rows = ids_of(clip, long)
+    assert len(rows) > 1 and rows.shape[1] == 77 and context.shape[1] == rows.numel()
+    if kind == "altdiffusion_m18":
+        wanted = torch.cat(list(expected(kind, model, rows)[0])).unsqueeze(0)
+        torch.testing.assert_close(context, wanted, atol=1e-4, rtol=1e-4)
+    weighted, empty = encode(clip, "(house:1.5)")[0], encode(clip, "")[0]
+    plain = encode(clip, "house")[0]
+    marks = mask_of(ids_of(clip, "house")).bool()[0]
+    marks[0] = marks[marks.sum() - 1] = False  # begin and end
+    wanted = torch.where(marks[:, None], (plain - empty) * 1.5 + empty, plain)
+    torch.testing.assert_close(weighted, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_clip_skip_takes_an_earlier_layer(publish: Publish, reference: Reference) -> None:
+    clip, model = load_text_encoder(publish("altclip")), reference("altclip")
+    skipped = clip.clone()
+    skipped.clip_layer(-3)
+    ids = ids_of(clip, PROMPTS[0])
+    with torch.no_grad():
+        hidden = model(ids, attention_mask=mask_of(ids), output_hidden_states=True).hidden_states[-3]
+        wanted = model.transformation(model.pre_LN(hidden))
+    torch.testing.assert_close(encode(skipped, PROMPTS[0])[0], wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["altdiffusion_m18", "open_clip", "siglip2", "mt5"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+def test_files_of_lower_precision_stay_so_and_compute_in_float32(
+    kind: str, dtype: torch.dtype, publish: Publish
+) -> None:
+    folder = publish(kind, kind == "open_clip")
+    exact, _ = encode(load_text_encoder(folder), PROMPTS[0])
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: weight.to(dtype) for name, weight in weights.items()}, folder / "model.safetensors")
+    clip = load_text_encoder(folder)
+    transformer = next(iter(ComfyTextEncoder(clip).model.children()))
+    assert {weight.dtype for weight in transformer.parameters()} == {dtype}
+    found, _ = encode(clip, PROMPTS[0])
+    assert found.dtype == torch.float32
+    error = float((found - exact).norm() / exact.norm())
+    assert error < {torch.float16: 0.01, torch.bfloat16: 0.1, torch.float8_e4m3fn: 0.9}[dtype]
+
+
+def test_a_precision_that_the_user_asked_comfyui_for_is_used(
+    publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(args, "bf16_text_enc", True)
+    clip = load_text_encoder(publish("altclip"))
+    assert ComfyTextEncoder(clip).embedding_weight().dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("kind", ["xlm_roberta", "bert"])
+def test_a_trunk_is_the_librarys_encoder_of_the_same_weights(
+    kind: str, publish: Publish, reference: Reference
+) -> None:
+    """Family, fingerprint, tokens and conditioning: a file made with one serves the other."""
+    import transformers
+
+    folder = publish(kind)
+    own = ComfyTextEncoder(load_text_encoder(folder))
+    tokenizer = transformers.XLMRobertaTokenizer(str(folder / "sentencepiece.bpe.model"))
+    theirs = HFTextEncoder(reference(kind), tokenizer)
+    assert own.fingerprint() == theirs.fingerprint()
+    assert own.info == theirs.info
+    texts = [text for text in PROMPTS if text]
+    with torch.inference_mode():
+        tokens = own.tokenize(texts)
+        assert torch.equal(tokens.ids, theirs.tokenize(texts).ids)
+        found, wanted = own.encode(tokens), theirs.encode(tokens)
+    torch.testing.assert_close(found.hidden, wanted.hidden, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.pooled, wanted.pooled, atol=1e-4, rtol=1e-4)
+
+
+def test_the_choice_of_encoders_knows_a_tower_by_its_name(publish: Publish) -> None:
+    assert choose_encoders(load_text_encoder(publish("altclip"))) == ["xlm_roberta"]
+
+
+# ---------------------------------------------------------------------------------------------- true shapes
+
+
+@pytest.fixture(scope="module")
+def large(published: ModuleType) -> nn.Module:
+    """diffusers' text model in the shapes of BAAI/AltDiffusion-m18. Its weights are windows of one row of
+    random numbers, which costs nothing to draw."""
+    kind = modeling_roberta_series
+    config = published.xlm_roberta_config(
+        kind.RobertaSeriesConfig, vocab_size=250002, hidden_size=1024, num_attention_heads=16,
+        intermediate_size=4096, num_hidden_layers=24, max_position_embeddings=514, project_dim=768,
+        has_pre_transformation=True,
+    )  # fmt: skip
+    with torch.device("meta"):
+        model = kind.RobertaSeriesModelWithTransformation(config).eval()
+    noise = torch.randn(5_000_000, generator=torch.Generator().manual_seed(0))
+    for number, (name, parameter) in enumerate(list(model.named_parameters())):
+        shape = parameter.shape
+        strides = (1, 1) if shape[0] > 100_000 else parameter.stride()
+        values = noise[number * 1000 :].as_strided(shape, strides)
+        if parameter.ndim == 1:
+            values = 0.02 * values + name.endswith(("LayerNorm.weight", "pre_LN.weight"))
+        elif shape[0] <= 100_000:
+            values = 1.2 * shape[1] ** -0.5 * values
+        owner, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(owner), attribute, nn.Parameter(values, requires_grad=False))
+    embeddings = model.roberta.embeddings
+    embeddings.register_buffer("position_ids", torch.arange(514)[None], persistent=False)
+    embeddings.register_buffer("token_type_ids", torch.zeros(1, 514).long(), persistent=False)
+    return model
+
+
+def test_true_shapes_agree_with_the_reference(large: nn.Module, published: ModuleType) -> None:
+    """AltDiffusion-m18, and on the same XLM-R-large, under open_clip's names, PEA-Diffusion."""
+    weights = dict(large.named_parameters())
+    torch.manual_seed(0)
+    pea = published.Pea(width=1024, hidden=1024, pooled=1280, context=2048)
+    tower = {
+        name.replace("roberta.", "text.transformer."): weight
+        for name, weight in weights.items()
+        if name.startswith("roberta.")
+    } | published.weights_of(pea)
+    found = {}
+    for name, state in (("m18", weights), ("pea", tower)):
+        clip = build_clip(Published(Path(name), state, {}, (E5_FOLDER,)))
+        ids = ids_of(clip, PROMPTS[0])
+        found[name] = encode(clip, PROMPTS[0])
+        del clip
+        gc.collect()
+    with torch.no_grad():
+        wanted = large(ids, attention_mask=mask_of(ids))
+        context, pooled = pea(wanted.last_hidden_state)
+    assert found["m18"][0].shape == (1, 77, 768)
+    assert found["pea"][0].shape == (1, 77, 2048) and found["pea"][1].shape == (1, 1280)
+    torch.testing.assert_close(found["m18"][0], wanted.projection_state, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found["pea"][0], context, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found["pea"][1], pooled, atol=1e-4, rtol=1e-4)
