@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import folder_paths
-import nodes
 import pytest
 import torch
 import transformers
 from safetensors.torch import save_file
 from torch import nn
+
+import nodes
 
 WIDTH = 64
 Models = dict[str, Path]

@@ -121,7 +121,7 @@ def _bert(published: Published, prefix: str) -> Tower:
         "intermediate_size": _shape(trunk, "bert.encoder.layer.0.intermediate.dense", published)[0],
         # MiniLM's 384 has 12 heads too.
         "num_attention_heads": _heads(config, words[1], 12 if words[1] == 384 else words[1] // _HEAD_WIDTH),
-        "pad_token_id": 1 if is_roberta else config.get("pad_token_id", 0),
+        "pad_token_id": 1 if is_roberta else 0,
         "layer_norm_eps": config.get("layer_norm_eps", 1e-5 if is_roberta else 1e-12),
         "head": part.head,
     }
@@ -256,8 +256,9 @@ def _with_adapter(tower: Tower, adapter: dict[str, Tensor], published: Published
         )
     added = {f"head.{name}": weight for name, weight in adapter.items()}
     config = tower.config | {"head": head._replace(shapes=head.shapes | _shapes(added))}
+    length = tower.length if tower.transformer is SiglipTower else CHUNK
     # An adapter was trained on what the tower gives for padding as well.
-    return tower._replace(config=config, weights=tower.weights | added, length=CHUNK, zero_padding=False)
+    return tower._replace(config=config, weights=tower.weights | added, length=length, zero_padding=False)
 
 
 def _shapes(weights: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -220,7 +220,7 @@ def test_prompt_weights_and_long_prompts_work_as_with_stock_encoders(
     weighted, empty = encode(clip, "(house:1.5)")[0], encode(clip, "")[0]
     plain = encode(clip, "house")[0]
     marks = mask_of(ids_of(clip, "house")).bool()[0]
-    marks[0] = marks[marks.sum() - 1] = False  # begin and end
+    marks[[0, int(marks.sum()) - 1]] = False  # begin and end
     wanted = torch.where(marks[:, None], (plain - empty) * 1.5 + empty, plain)
     torch.testing.assert_close(weighted, wanted, atol=1e-5, rtol=1e-5)
 

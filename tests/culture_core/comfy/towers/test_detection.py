@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from culture_core.comfy import TextEncoderError
 from culture_core.comfy.towers import Published, Tower, detect_tower, read_published
