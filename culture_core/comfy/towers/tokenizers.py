@@ -73,11 +73,21 @@ def _find(published: Published, tower: Tower) -> Any:
 
 def _in_folder(folder: Path, tower: Tower) -> Any:
     if (folder / "tokenizer.json").is_file():
-        from transformers import PreTrainedTokenizerFast
-
-        return PreTrainedTokenizerFast.from_pretrained(str(folder))
+        return _from_json(folder / "tokenizer.json")
     path = next((folder / name for name in _PIECES if (folder / name).is_file()), None)
     return path and _from_pieces(torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8), tower)
+
+
+def _from_json(path: Path) -> Any:
+    from tokenizers import Tokenizer as FastTokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    try:
+        found = FastTokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing more particular
+        raise TextEncoderError(f"{path} is no readable tokenizer ({error}): fetch it again.") from error
+    unknown = next((name for name in ("<unk>", "[UNK]") if found.token_to_id(name) is not None), None)
+    return PreTrainedTokenizerFast(tokenizer_object=found, unk_token=unknown)
 
 
 def _from_pieces(model: torch.Tensor, tower: Tower) -> Any:

@@ -37,7 +37,7 @@ PROMPT = "a Japanese style house, old bridge"
 PROMPTS = [PROMPT, "a house", "ein Haus im deutschen Stil mit Garten", "日本風の急須"]
 CONTENT = TokenSelection()
 FULL = ("clip_l", "clip_g", "clip_h", "t5xxl", "qwen25_7b", "qwen25_3b", "qwen3_4b", "gemma2_2b", "gemma3_4b",
-        "mistral3_24b", "llama")  # fmt: skip
+        "mistral3_24b", "llama", "siglip")  # fmt: skip
 """Encoders whose longest prompt has no padding anyway, or that need it."""
 
 

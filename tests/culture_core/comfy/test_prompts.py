@@ -27,6 +27,8 @@ KINDS = {
     "Llama's byte level, fast": ("hunyuan_video", "llama"),
     "Tekken": ("flux2", "mistral3_24b"),
     "XLM-R's SentencePiece, fast": ("e5", "multilingual_e5"),
+    "XLM-R's SentencePiece, slow": ("altdiffusion_m18", "xlm_roberta"),
+    "SigLIP's SentencePiece, without begin": ("siglip2", "siglip"),
 }
 LITERAL_WEIGHTS = ("qwen_image", "flux2")
 """Whose prompts have no weight syntax."""
