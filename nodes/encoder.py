@@ -9,7 +9,7 @@ from ..culture_core.comfy import (
     text_encoder_names,
     text_encoder_path,
 )
-from .base import schema
+from .base import file_fingerprint, schema
 
 NO_ADAPTER = "none"
 
@@ -56,6 +56,10 @@ class CultureLoadTextEncoder(io.ComfyNode):
                 )
             ],
         )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, folder: str | None = None, adapter: str | None = None) -> str:
+        return "" if adapter in (None, NO_ADAPTER) else file_fingerprint("culture_adapters", adapter)
 
     @classmethod
     def execute(cls, folder: str, adapter: str = NO_ADAPTER) -> io.NodeOutput:

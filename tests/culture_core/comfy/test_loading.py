@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import comfy.model_management
+import comfy.utils
 import pytest
 import torch
 from comfy.cli_args import args
@@ -260,6 +261,34 @@ def test_a_precision_that_the_user_asked_comfyui_for_is_used(
     monkeypatch.setattr(args, "bf16_text_enc", True)
     clip = load_text_encoder(publish("altclip"))
     assert ComfyTextEncoder(clip).embedding_weight().dtype == torch.bfloat16
+
+
+LORA_KEYS = {
+    "altdiffusion_m18": "xlm_roberta.transformer.bert.encoder.layer.1.attention.self.query.weight",
+    "open_clip": "xlm_roberta.transformer.head.adapter.fc.weight",
+    "siglip2": "siglip.transformer.text_model.encoder.layers.1.self_attn.q_proj.weight",
+}
+
+
+@pytest.mark.parametrize("kind", LORA_KEYS)
+def test_weight_patches_act_in_a_clone_and_when_memory_is_short(kind: str, publish: Publish) -> None:
+    clip = load_text_encoder(publish(kind, kind == "open_clip"))
+    before = encode(clip, PROMPTS[0])[0]
+    patched = clip.clone()
+    shape = comfy.utils.get_attr(clip.cond_stage_model, LORA_KEYS[kind]).shape
+    change = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    assert patched.add_patches({LORA_KEYS[kind]: ("diff", (change,))}) == [LORA_KEYS[kind]]
+    after = encode(patched, PROMPTS[0])[0]
+    assert not torch.allclose(after, before, atol=0.01)
+    assert torch.equal(encode(clip, PROMPTS[0])[0], before)
+
+    clip.patcher.detach()
+    with torch.inference_mode():
+        patched.patcher.load(torch.device("cpu"), lowvram_model_memory=1)
+        assert patched.patcher.model.model_lowvram
+        found = patched.cond_stage_model.encode_token_weights(patched.tokenize(PROMPTS[0]))[0]
+    patched.patcher.detach()
+    torch.testing.assert_close(found, after, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["xlm_roberta", "bert"])
