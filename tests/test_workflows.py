@@ -13,6 +13,11 @@ FOLDER = Path(__file__).resolve().parent.parent / "workflows"
 API = sorted(FOLDER.glob("*_api.json"))
 CANVAS = sorted(set(FOLDER.glob("*.json")) - set(API))
 FRONT_END_ONLY = {"MarkdownNote"}
+NOT_SHIPPED = {
+    "AltDiffusion-m9", "altdiffusion_m9_unet.safetensors", "altdiffusion_m9_vae.safetensors",
+    "CLIP-ViT-H-14-frozen-xlm-roberta-large", "pea_sdxl.safetensors", "sd_xl_base_1.0.safetensors",
+}  # fmt: skip
+"""Files of other people's models; `tests/nodes/test_encoder.py` runs their graphs with small ones."""
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 
 
@@ -46,7 +51,7 @@ def check_value(name: str, value: object, spec: list) -> None:
         assert value in ("fixed", "randomize", "increment", "decrement")
     elif isinstance(kind, list) or kind == "COMBO":
         choices = kind if isinstance(kind, list) else options["options"]
-        assert value in choices, f"{name}: {value} is not offered"
+        assert value in choices or value in NOT_SHIPPED, f"{name}: {value} is not offered"
     elif kind in ("INT", "FLOAT"):
         assert options.get("min", value) <= value <= options.get("max", value), name
     else:
@@ -54,7 +59,7 @@ def check_value(name: str, value: object, spec: list) -> None:
 
 
 def test_every_graph_ships_in_both_formats() -> None:
-    for name in ("amplify", "enhance", "probe", "train", "sweep"):
+    for name in ("amplify", "enhance", "probe", "train", "sweep", "altdiffusion", "pea_diffusion"):
         assert FOLDER / f"{name}.json" in CANVAS and FOLDER / f"{name}_api.json" in API
 
 

@@ -187,6 +187,51 @@ def sweep_graph() -> Graph:
     ]  # fmt: skip
 
 
+def alt_diffusion_graph() -> Graph:
+    return [
+        Node("CultureLoadTextEncoder", "Text encoder", 0, {"folder": "AltDiffusion-m9"}),
+        Node("UNETLoader", "UNet", 0, {"unet_name": "altdiffusion_m9_unet.safetensors"}),
+        Node("VAELoader", "VAE", 0, {"vae_name": "altdiffusion_m9_vae.safetensors"}),
+        *stable_diffusion(Link("UNet"), Link("VAE"), 512, "水墨画,湖边的老桥"),
+        note("AltDiffusion-m9: its folder, with text_encoder and tokenizer in it, goes into "
+             "models/text_encoders; unet/diffusion_pytorch_model.safetensors, renamed, into "
+             "models/diffusion_models, and the vae's into models/vae."),
+    ]  # fmt: skip
+
+
+def pea_diffusion_graph() -> Graph:
+    files = {"folder": "CLIP-ViT-H-14-frozen-xlm-roberta-large", "adapter": "pea_sdxl.safetensors"}
+    checkpoint = {"ckpt_name": "sd_xl_base_1.0.safetensors"}
+    return [
+        Node("CultureLoadTextEncoder", "Text encoder", 0, files),
+        Node("CheckpointLoaderSimple", "SDXL", 0, checkpoint),
+        *stable_diffusion(Link("SDXL"), Link("SDXL", 2), 1024, "ein altes Haus am See, Aquarell"),
+        note("PEA-Diffusion: SDXL reads a multilingual CLIP through an adapter, so its own text encoders are "
+             "not used. The CLIP's folder goes into models/text_encoders, the adapter into "
+             "models/culture_adapters, both as safetensors."),
+    ]  # fmt: skip
+
+
+def stable_diffusion(model: Link, vae: Link, size: int, prompt: str) -> Graph:
+    """A picture with the text encoder titled `Text encoder` and Stable Diffusion."""
+    clip = {"clip": Link("Text encoder")}
+    sampling = {"seed": 1, "steps": 25, "cfg": 7.0, "sampler_name": "dpmpp_2m", "scheduler": "karras"}
+    sources = {
+        "model": model,
+        "positive": Link("Prompt"),
+        "negative": Link("Negative prompt"),
+        "latent_image": Link("Size"),
+    }
+    return [
+        Node("EmptyLatentImage", "Size", 0, {"width": size, "height": size, "batch_size": 1}),
+        Node("CLIPTextEncode", "Prompt", 1, clip | {"text": prompt}),
+        Node("CLIPTextEncode", "Negative prompt", 1, clip | {"text": ""}),
+        Node("KSampler", "Sample", 2, sources | sampling),
+        Node("VAEDecode", "Decode", 3, {"samples": Link("Sample"), "vae": vae}),
+        Node("SaveImage", "Picture", 4, {"images": Link("Decode"), "filename_prefix": "culture/picture"}),
+    ]
+
+
 def note(text: str, column: int = 1) -> Node:
     return Node("MarkdownNote", "Note", column, {"text": text})
 
@@ -197,6 +242,8 @@ GRAPHS = {
     "probe": probe_graph,
     "train": train_graph,
     "sweep": sweep_graph,
+    "altdiffusion": alt_diffusion_graph,
+    "pea_diffusion": pea_diffusion_graph,
     "demo": demo_graph,
 }
 
