@@ -115,8 +115,8 @@ def text_encoder_folder(name: str) -> Path:
 
 def _holds_encoder(folder: Path) -> bool:
     """Whether it is a Hugging Face folder of one model, a diffusers folder of a pipeline, or open_clip's."""
-    configs = (folder / "config.json", folder / "text_encoder" / "config.json")
-    return any(path.is_file() for path in configs) or any(folder.glob("*.safetensors"))
+    patterns = ("config.json", "*.safetensors")
+    return any(any(part.glob(name)) for part in (folder, folder / "text_encoder") for name in patterns)
 
 
 def _is_weights(name: str) -> bool:
