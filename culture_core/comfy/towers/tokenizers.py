@@ -73,19 +73,23 @@ def _find(published: Published, tower: Tower) -> Any:
 
 def _in_folder(folder: Path, tower: Tower) -> Any:
     if (folder / "tokenizer.json").is_file():
-        return _from_json(folder / "tokenizer.json")
+        return _from_json(folder / "tokenizer.json", tower)
     path = next((folder / name for name in _PIECES if (folder / name).is_file()), None)
     return path and _from_pieces(torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8), tower)
 
 
-def _from_json(path: Path) -> Any:
+def _from_json(path: Path, tower: Tower) -> Any:
     from tokenizers import Tokenizer as FastTokenizer
+    from tokenizers import normalizers
     from transformers import PreTrainedTokenizerFast
 
     try:
         found = FastTokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing more particular
         raise TextEncoderError(f"{path} is no readable tokenizer ({error}): fetch it again.") from error
+    if tower.transformer is SiglipTower:
+        steps = [step for step in (normalizers.Lowercase(), found.normalizer) if step is not None]
+        found.normalizer = normalizers.Sequence(steps)
     unknown = next((name for name in ("<unk>", "[UNK]") if found.token_to_id(name) is not None), None)
     return PreTrainedTokenizerFast(tokenizer_object=found, unk_token=unknown)
 
@@ -112,7 +116,7 @@ def _framed(tokenizer: Any, vocabulary: dict[str, int], tower: Tower, published:
     if tower.transformer is SiglipTower:
         end = next((vocabulary[name] for name in ("<eos>", "</s>") if name in vocabulary), None)
         if pad is not None and end is not None:
-            return Tokenizer(_WithoutFrame(tokenizer), None, end, pad, frames=False)
+            return Tokenizer(_SiglipText(tokenizer), None, end, pad, frames=False)
     frame = list(tokenizer("")["input_ids"])
     if pad is None or len(frame) != (1 if tower.transformer is T5Tower else 2):
         raise TextEncoderError(
@@ -123,15 +127,16 @@ def _framed(tokenizer: Any, vocabulary: dict[str, int], tower: Tower, published:
     return Tokenizer(tokenizer, frame[0] if len(frame) == 2 else None, frame[-1], pad)
 
 
-class _WithoutFrame:
-    """A tokenizer without the begin and end that it may put around a text."""
+class _SiglipText:
+    """SigLIP's tokenizer: of text in lower case, as it was trained, and without the begin and end that a
+    file may or may not put around it."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
 
     def __call__(self, text: str, **options: Any) -> Any:
         if isinstance(self._tokenizer, SPieceTokenizer):
-            return self._tokenizer(text)
+            return self._tokenizer(text.lower())
         return self._tokenizer(text, **{"add_special_tokens": False, **options})
 
     def __getattr__(self, name: str) -> Any:
