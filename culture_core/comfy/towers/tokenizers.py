@@ -61,7 +61,7 @@ def find_tokenizer(published: Published, tower: Tower) -> Tokenizer:
 def _find(published: Published, tower: Tower) -> Any:
     inside = published.weights.get("spiece_model")
     if inside is not None:
-        return _from_pieces(inside, tower)
+        return _from_pieces(inside, tower, published.path)
     for folder in published.folders:
         found = _in_folder(folder, tower)
         if found is not None:
@@ -75,7 +75,9 @@ def _in_folder(folder: Path, tower: Tower) -> Any:
     if (folder / "tokenizer.json").is_file():
         return _from_json(folder / "tokenizer.json", tower)
     path = next((folder / name for name in _PIECES if (folder / name).is_file()), None)
-    return path and _from_pieces(torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8), tower)
+    if path is None:
+        return None
+    return _from_pieces(torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8), tower, path)
 
 
 def _from_json(path: Path, tower: Tower) -> Any:
@@ -94,10 +96,12 @@ def _from_json(path: Path, tower: Tower) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=found, unk_token=unknown)
 
 
-def _from_pieces(model: torch.Tensor, tower: Tower) -> Any:
-    if tower.transformer is SiglipTower:
-        return SPieceTokenizer(model, add_eos=False)
-    return SPieceTokenizer(model) if tower.transformer is T5Tower else _XlmRobertaPieces(model)
+def _from_pieces(model: torch.Tensor, tower: Tower, path: Path) -> Any:
+    try:
+        found = SPieceTokenizer(model, add_eos=tower.transformer is T5Tower)
+    except RuntimeError as error:  # what SentencePiece raises
+        raise TextEncoderError(f"{path} holds no SentencePiece model ({error}): fetch it again.") from error
+    return found if tower.transformer in (SiglipTower, T5Tower) else _XlmRobertaPieces(found)
 
 
 def _borrowed(tower: Tower) -> Any:
@@ -150,8 +154,8 @@ class _XlmRobertaPieces:
     unk_token_id = 3
     is_fast = False
 
-    def __init__(self, model: torch.Tensor) -> None:
-        self._pieces = SPieceTokenizer(model, add_eos=False).tokenizer
+    def __init__(self, pieces: SPieceTokenizer) -> None:
+        self._pieces = pieces.tokenizer
 
     def __call__(self, text: str) -> dict[str, list[int]]:
         # 0, 1, 2 are its <unk>, <s>, </s>; all other pieces move up by one, behind the frame of four.

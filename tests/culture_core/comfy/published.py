@@ -113,12 +113,12 @@ def siglip2() -> nn.Module:
     return transformers.Siglip2TextModel(config)
 
 
-def mt5() -> nn.Module:
-    config = transformers.MT5Config(
+def t5(config_kind: type, kind: type) -> nn.Module:
+    config = config_kind(
         vocab_size=1000, d_model=WIDTH, d_kv=16, num_heads=3, d_ff=64, num_layers=LAYERS,
         feed_forward_proj="gated-gelu",
     )  # fmt: skip
-    return transformers.MT5EncoderModel(config)
+    return kind(config)
 
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
@@ -130,9 +130,10 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "xlm_roberta": roberta,
     "bert": bert,
     "siglip2": siglip2,
-    "mt5": mt5,
+    "mt5": lambda: t5(transformers.MT5Config, transformers.MT5EncoderModel),
+    "umt5": lambda: t5(transformers.UMT5Config, transformers.UMT5EncoderModel),
 }
-PIECES = {"siglip2": "spiece.model", "mt5": "spiece.model"}
+PIECES = {"siglip2": "spiece.model", "mt5": "spiece.model", "umt5": "spiece.model"}
 """Name of the vocabulary's file, where it is not XLM-R's."""
 
 

@@ -61,7 +61,7 @@ def expected(kind: str, model: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor |
         if kind == "siglip2":
             found = model(ids)
             return found.last_hidden_state, found.pooler_output
-        if kind == "mt5":
+        if kind in ("mt5", "umt5"):
             mask = mask_of(ids, pad=0)
             return model(ids, attention_mask=mask).last_hidden_state * mask.unsqueeze(-1), None
         found = model(ids, attention_mask=mask)
@@ -73,7 +73,7 @@ def expected(kind: str, model: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor |
 
 KINDS = [
     "altdiffusion_m9", "altdiffusion_m18", "altclip", "open_clip", "m_clip", "xlm_roberta", "bert", "siglip2",
-    "mt5",
+    "mt5", "umt5",
 ]  # fmt: skip
 
 
@@ -311,6 +311,16 @@ def test_a_trunk_is_the_librarys_encoder_of_the_same_weights(
         found, wanted = own.encode(tokens), theirs.encode(tokens)
     torch.testing.assert_close(found.hidden, wanted.hidden, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(found.pooled, wanted.pooled, atol=1e-4, rtol=1e-4)
+
+
+def test_mt5_is_the_librarys_encoder_of_the_same_weights(publish: Publish, reference: Reference) -> None:
+    import transformers
+
+    folder = publish("mt5")
+    own = ComfyTextEncoder(load_text_encoder(folder))
+    tokenizer = transformers.T5Tokenizer(str(folder / "spiece.model"), extra_ids=0, legacy=False)
+    theirs = HFTextEncoder(reference("mt5"), tokenizer)
+    assert own.fingerprint() == theirs.fingerprint() and own.info == theirs.info
 
 
 def test_the_choice_of_encoders_knows_a_tower_by_its_name(publish: Publish) -> None:

@@ -16,7 +16,7 @@ from culture_core.comfy.towers.modules import BertTower, SiglipTower, T5Tower, X
 TRUNKS = {
     "altdiffusion_m9": XlmRobertaTower, "altdiffusion_m18": XlmRobertaTower, "altclip": XlmRobertaTower,
     "open_clip": XlmRobertaTower, "m_clip": XlmRobertaTower, "xlm_roberta": XlmRobertaTower,
-    "bert": BertTower, "siglip2": SiglipTower, "mt5": T5Tower,
+    "bert": BertTower, "siglip2": SiglipTower, "mt5": T5Tower, "umt5": T5Tower,
 }  # fmt: skip
 Publish = Callable[..., Path]
 

@@ -79,6 +79,31 @@ def test_sentencepiece_of_t5_and_siglip_ends_with_its_end_token(
         assert rows(clip, text) == [wanted], text
 
 
+def test_a_bert_of_its_own_vocabulary_gives_the_reference_tokenizers_ids(
+    publish: Publish, sentences: ModuleType, tmp_path: Path
+) -> None:
+    folder = publish("bert")
+    (folder / "sentencepiece.bpe.model").unlink()
+    letters = sorted(set("".join(sentences.all_sentences())) - {" "})[:400]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces), encoding="utf-8")
+    reference = transformers.BertTokenizerFast(str(tmp_path / "vocab.txt"), do_lower_case=False)
+    reference.save_pretrained(folder)
+    clip = load_text_encoder(folder)
+    assert [*clip.tokenize("a")] == ["bert"]
+    for text in texts_of(sentences):
+        wanted = reference(text)["input_ids"]
+        if len(wanted) <= 32:
+            assert rows(clip, text) == [wanted + [0] * (32 - len(wanted))], text
+
+
+def test_a_broken_vocabulary_is_named(publish: Publish) -> None:
+    folder = publish("altclip")
+    (folder / "sentencepiece.bpe.model").write_bytes(b"nothing")
+    with pytest.raises(TextEncoderError, match=r"bpe\.model holds no SentencePiece model"):
+        load_text_encoder(folder)
+
+
 @pytest.mark.filterwarnings("ignore:.*byte fallback")
 def test_siglips_tokenizer_json_is_framed_once(publish: Publish, sentences: ModuleType) -> None:
     """Whether or not it puts an end token itself."""
