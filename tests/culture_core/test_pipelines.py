@@ -47,8 +47,6 @@ def enhancer_file(encoder: HFTextEncoder) -> EnhancerFile:
 
 def embeddings(pipe: DiffusionPipeline, prompt: str | list[str], **more: object) -> list[torch.Tensor]:
     """All that the pipeline makes of a prompt, and of a negative one where it takes that."""
-    if isinstance(pipe, types.SimpleNamespace):
-        raise TypeError
     if type(pipe).__name__ == "StableDiffusion3Pipeline":
         more |= {"prompt_2": None, "prompt_3": None, "device": "cpu"}
     elif type(pipe).__name__ == "FluxPipeline":
@@ -195,7 +193,7 @@ def test_hooks_go_when_the_work_fails():
     encoder = pipeline_encoders(pipe)["text_encoder"]
     before = hooks(pipe)
     with pytest.raises(ZeroDivisionError), amplified(pipe, culture_sae(encoder), "ja", 7):
-        1 / 0
+        raise ZeroDivisionError
     with pytest.raises(ValueError, match="without token ids"), enhanced(pipe, enhancer_file(encoder)):
         pipe.text_encoder()
     assert hooks(pipe) == before

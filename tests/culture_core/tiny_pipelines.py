@@ -75,7 +75,8 @@ def t5_text(width: int) -> torch.nn.Module:
 def vae(**more: object) -> AutoencoderKL:
     model = AutoencoderKL(
         block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2, latent_channels=4,
-        up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4, sample_size=SIZE, layers_per_block=1, **more,
+        up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4, sample_size=SIZE, layers_per_block=1,
+        **more,
     )  # fmt: skip
     return _varied(model, 0.02)
 
@@ -126,13 +127,14 @@ def sdxl() -> StableDiffusionXLPipeline:
 
 def sd3() -> StableDiffusion3Pipeline:
     model = SD3Transformer2DModel(
-        sample_size=SIZE // 2, patch_size=2, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=8,
-        num_attention_heads=4, caption_projection_dim=32, joint_attention_dim=80, pooled_projection_dim=64,
+        sample_size=SIZE // 2, patch_size=2, in_channels=4, out_channels=4, num_layers=2,
+        attention_head_dim=8, num_attention_heads=4, caption_projection_dim=32, joint_attention_dim=80, pooled_projection_dim=64,
         pos_embed_max_size=8,
     )  # fmt: skip
     texts = clip_text(CLIPTextModelWithProjection), clip_text(CLIPTextModelWithProjection, width=40)
     return StableDiffusion3Pipeline(
-        _varied(model), FlowMatchEulerDiscreteScheduler(shift=3.0), vae(shift_factor=0.06, scaling_factor=1.5),
+        _varied(model), FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae(shift_factor=0.06, scaling_factor=1.5),
         texts[0], tokenizer(), texts[1], tokenizer(), t5_text(80), tokenizer(begin=False),
     )  # fmt: skip
 
