@@ -341,6 +341,10 @@ class _Trainer:
         if isinstance(source, Tensor) and source.is_inference():
             source = source.clone()
         value = loss(apply(self.enhancer, source, mask), (source, mask, payload))
+        if not value.requires_grad:
+            raise ValueError(
+                "the loss does not depend on the enhancer: the conditioning is taken from a lower layer"
+            )
         if value.numel() != 1 or not bool(value.isfinite()):
             raise ValueError(f"the loss of step {len(self.losses) + 1} is no finite number: {value}")
         return value

@@ -37,7 +37,7 @@ class ImagePairs:
         """Pairs whose pictures lie in a folder; those without a picture are left out.
 
         Args:
-            folder: that the pictures' paths begin in. None leaves it.
+            folder: that the pictures' paths begin in, and that no path may leave.
             size: edge of the pictures, pixels.
             store: folder for the latents; it may serve several runs.
 
@@ -147,8 +147,8 @@ def _path_of(pair: PromptPair, folder: Path) -> Path:
     path = folder / name
     if "://" in name or Path(name).is_absolute() or not path.resolve().is_relative_to(folder.resolve()):
         raise PairError(
-            f"prompt pair {pair.id!r}: the picture {name!r} must be a path relative to the file of the pairs, "
-            "inside its folder"
+            f"prompt pair {pair.id!r}: the picture {name!r} must be a path relative to the file of the "
+            "pairs, inside its folder"
         )
     if not path.is_file():
         raise PairError(f"prompt pair {pair.id!r}: the picture {path} is not there")

@@ -128,8 +128,8 @@ def sdxl() -> StableDiffusionXLPipeline:
 def sd3() -> StableDiffusion3Pipeline:
     model = SD3Transformer2DModel(
         sample_size=SIZE // 2, patch_size=2, in_channels=4, out_channels=4, num_layers=2,
-        attention_head_dim=8, num_attention_heads=4, caption_projection_dim=32, joint_attention_dim=80, pooled_projection_dim=64,
-        pos_embed_max_size=8,
+        attention_head_dim=8, num_attention_heads=4, caption_projection_dim=32, joint_attention_dim=80,
+        pooled_projection_dim=64, pos_embed_max_size=8,
     )  # fmt: skip
     texts = clip_text(CLIPTextModelWithProjection), clip_text(CLIPTextModelWithProjection, width=40)
     return StableDiffusion3Pipeline(
