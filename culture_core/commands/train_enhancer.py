@@ -1,8 +1,8 @@
 """Train a layer enhancer on pictures of a culture, with a diffusers pipeline.
 
 The enhancer is a small network behind one layer of the text encoder (find the layer with `probe`). It learns
-from pairs of a neutral prompt ("a chair") and a picture that shows the culture (a Thai chair): the prompt goes
-in, the picture is what the image model shall then see in the noise. Nothing but the enhancer changes.
+from pairs of a neutral prompt ("a chair") and a picture that shows the culture (a Thai chair): the prompt
+goes in, the picture is what the image model shall then see in the noise. Nothing but the enhancer changes.
 
   python -m culture_core train-enhancer --pipeline models/stable-diffusion-v1-5 --pairs thai/pairs.jsonl \\
       --layer 9 --output thai.safetensors --device cuda --precision bfloat16 --gradient-checkpointing \\
@@ -316,7 +316,7 @@ def _dry_run(
     settings = (options.loss, options.batch_size, options.gradient_checkpointing)
     try:
         cost = measure_step(enhancer, model, place, pairs, settings[0], config, *settings[1:])
-    except torch.OutOfMemoryError as error:
+    except torch.cuda.OutOfMemoryError as error:
         tips = "\n".join(f"  {text}" for text in advice(None, model, *settings))
         raise CommandError(f"A step does not fit into memory. What helps most, first:\n{tips}") from error
     memory = {name: getattr(cost, name) for name in ("frozen", "trained", "activations", "peak", "capacity")}
@@ -364,7 +364,7 @@ def _train(
         if checkpoint.is_file():
             log.error("The run is kept in %s: the same command goes on from there.", checkpoint)
         raise
-    except torch.OutOfMemoryError as error:
+    except torch.cuda.OutOfMemoryError as error:
         tips = "\n".join(f"  {text}" for text in advice(None, model, *settings))
         raise CommandError(f"Memory ran out ({error}). What helps most, first:\n{tips}") from error
     return report, len(report.losses) if loss_log.before is None else loss_log.before

@@ -1,4 +1,4 @@
-"""Training of a layer enhancer with a diffusers pipeline: a neutral prompt in, a culture's picture as target."""
+"""Training of a layer enhancer with a diffusers pipeline: neutral prompt in, picture of a culture as aim."""
 
 from .image_model import PRECISIONS, ImageModel, load_pipeline
 from .image_pairs import ImagePairs, load_image_pairs

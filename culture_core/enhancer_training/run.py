@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
@@ -64,20 +65,21 @@ def train_on_pictures(
         )  # fmt: skip
 
 
-def condition_enhanced(
-    enhancer: LayerEnhancer, model: ImageModel, place: Place, prompts: Sequence[str]
-) -> Condition:
-    """What the pipeline makes of prompts with the enhancer in its place, on the tokens that `enhanced` uses."""
+def in_place(enhancer: LayerEnhancer, place: Place) -> AbstractContextManager[None]:
+    """Within the context the enhancer acts as in `culture_core.pipelines.enhanced`, and gradients flow."""
 
     def enhance(hidden: Tensor, token_mask: Tensor) -> Tensor:
         return enhancer(hidden, token_mask=token_mask)
 
-    with edited(place.encoder, place.layer, HIDDEN_STATE, enhance, ATTENDED):
-        return model.condition(prompts)
+    return edited(place.encoder, place.layer, HIDDEN_STATE, enhance, ATTENDED)
 
 
 def _through_pipeline(model: ImageModel, place: Place) -> Apply:
-    return lambda enhancer, prompts, _mask: condition_enhanced(enhancer, model, place, prompts)
+    def apply(enhancer: LayerEnhancer, prompts: Sequence[str], _mask: None) -> Condition:
+        with in_place(enhancer, place):
+            return model.condition(prompts)
+
+    return apply
 
 
 def _identity(model: ImageModel, place: Place, pairs: ImagePairs, loss: str, batch_size: int) -> str:

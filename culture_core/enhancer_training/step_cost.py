@@ -60,7 +60,7 @@ def measure_step(
     """The cost of a step, from three steps with a copy of the enhancer.
 
     Raises:
-        torch.OutOfMemoryError: where not even one step fits. ValueError: as `train_on_pictures`.
+        torch.cuda.OutOfMemoryError: where not even one step fits. ValueError: as `train_on_pictures`.
     """
     cuda = model.device.type == "cuda"
     if cuda:
@@ -96,8 +96,8 @@ def advice(
         return []
     kept = [
         (not checkpointing, "--gradient-checkpointing: activations are computed again instead of kept"),
-        (batch_size > 1, f"--batch-size 1 --accumulate {batch_size}: the same gradient, one picture at a time"),
-        (model.model.dtype == torch.float32, "--precision bfloat16: half of the memory of models and activations"),
+        (batch_size > 1, f"--batch-size 1 --accumulate {batch_size}: as good, one picture at a time"),
+        (model.model.dtype == torch.float32, "--precision bfloat16: models and activations take half"),
         (loss == PIXEL, "--loss latent: no way back through the VAE's decoder"),
         (True, f"--size, smaller than {model.size}: activations grow with the number of pixels"),
     ]  # fmt: skip

@@ -3,16 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from PIL import Image
 
 from ..atomic import atomic_path
-from ..encoders import HIDDEN_STATE
 from ..enhancer import LayerEnhancer
-from ..pipelines import ATTENDED, edited
 from ..sheets import picture_grid
 from .image_model import ImageModel
-from .run import Place
+from .run import Place, in_place
 
 
 class Validation:
@@ -42,11 +39,7 @@ class Validation:
     def draw(self, enhancer: LayerEnhancer, step: int) -> Path:
         """Sample and write the sheet of a step; returns its path."""
         self._plain = self._plain or [self._sample(prompt) for prompt in self._prompts]
-
-        def enhance(hidden: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
-            return enhancer(hidden, token_mask=token_mask)
-
-        with edited(self._place.encoder, self._place.layer, HIDDEN_STATE, enhance, ATTENDED):
+        with in_place(enhancer, self._place):
             changed = [self._sample(prompt) for prompt in self._prompts]
         pictures = [picture for row in zip(self._plain, changed, strict=True) for picture in row]
         labels = [f"{prompt}{end}" for prompt in self._prompts for end in ("", " · enhanced")]
