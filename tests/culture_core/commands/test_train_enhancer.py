@@ -40,8 +40,8 @@ def call(tmp_path, pipeline):
     def make(output: str, *more: str) -> list[str]:
         return [
             "train-enhancer", "--pipeline", str(pipeline), "--pairs", str(pairs), "--layer", "1",
-            "--output", str(tmp_path / output), "--loss", "latent", "--steps", str(STEPS), "--bottleneck", "8",
-            "--learning-rate", "0.01", "--ema", "0.9", "--checkpoint-every", "5", "--json", *more,
+            "--output", str(tmp_path / output), "--loss", "latent", "--steps", str(STEPS),
+            "--bottleneck", "8", "--learning-rate", "0.01", "--ema", "0.9", "--checkpoint-every", "5", "--json", *more,
         ]  # fmt: skip
 
     return make
@@ -73,7 +73,7 @@ def test_a_run_that_is_killed_or_interrupted_ends_as_an_undisturbed_one_bit_for_
     call, tmp_path, one_thread, hear_interrupts, capsys, number
 ):
     arguments = call(
-        "a.safetensors", "--steps", "200", "--author", "us", "--picture", str(tmp_path / "l.png")
+        "a.safetensors", "--steps", "60", "--author", "us", "--picture", str(tmp_path / "l.png")
     )
     process = start(arguments, env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=hear_interrupts)
     log = tmp_path / "a.loss.jsonl"
@@ -82,7 +82,7 @@ def test_a_run_that_is_killed_or_interrupted_ends_as_an_undisturbed_one_bit_for_
     _, said = process.communicate(timeout=60)
     checkpoint = tmp_path / "a.checkpoint.safetensors"
     done = len(read_checkpoint(checkpoint)[1]["losses"])
-    assert 5 <= done < 200 and not (tmp_path / "a.safetensors").exists()
+    assert 5 <= done < 60 and not (tmp_path / "a.safetensors").exists()
     if number == signal.SIGINT:
         assert process.returncode == 130 and f"kept in {checkpoint}" in said and "Traceback" not in said
     else:
@@ -90,8 +90,8 @@ def test_a_run_that_is_killed_or_interrupted_ends_as_an_undisturbed_one_bit_for_
 
     assert main(arguments) == 0
     resumed = json.loads(capsys.readouterr().out)
-    assert resumed["resumed_after"] == done and resumed["steps"] == 200 and not checkpoint.exists()
-    assert main(call("b.safetensors", "--steps", "200")) == 0
+    assert resumed["resumed_after"] == done and resumed["steps"] == 60 and not checkpoint.exists()
+    assert main(call("b.safetensors", "--steps", "60")) == 0
     undisturbed = json.loads(capsys.readouterr().out)
     assert undisturbed["resumed_after"] == 0 and undisturbed["figures"] == resumed["figures"]
     a, b = (load_enhancer(tmp_path / f"{name}.safetensors") for name in "ab")
@@ -101,7 +101,7 @@ def test_a_run_that_is_killed_or_interrupted_ends_as_an_undisturbed_one_bit_for_
     assert a.training["pictures"] == 4 and a.training["loss"] == "latent"
     records = [[json.loads(line) for line in (tmp_path / f"{n}.loss.jsonl").open()] for n in "ab"]
     steps = [[(record["step"], record["loss"]) for record in lines] for lines in records]
-    assert steps[0] == steps[1] and [step for step, _ in steps[0]] == list(range(1, 201))
+    assert steps[0] == steps[1] and [step for step, _ in steps[0]] == list(range(1, 61))
     assert Image.open(tmp_path / "l.png").width == 800
 
 
@@ -128,7 +128,7 @@ def test_a_dry_run_reports_memory_and_time_and_writes_nothing(call, tmp_path, ca
     assert main(call("a.safetensors", "--dry-run")) == 0
     result = json.loads(capsys.readouterr().out)
     memory = result["memory"]
-    assert memory["frozen"] > 100 * memory["trained"] > 0 and memory["activations"] > 0
+    assert memory["frozen"] > 10 * memory["trained"] > 0 and memory["activations"] > 0
     assert result["seconds_per_step"] > 0 and result["fits"] and result["advice"] == []
     arguments = call("a.safetensors", "--dry-run")
     arguments.remove("--json")

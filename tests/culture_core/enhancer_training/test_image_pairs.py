@@ -27,8 +27,10 @@ def pairs(tmp_path, model) -> ImagePairs:
 
 def test_pictures_are_scaled_and_cut_in_the_middle(pairs, tmp_path):
     with Image.open(tmp_path / "pictures" / "red-chair.png") as picture:
-        middle = picture.convert("RGB").crop((8, 0, 32, 24)).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
-    expected = torch.tensor(list(middle.getdata())).view(SIZE, SIZE, 3).permute(2, 0, 1) / 127.5 - 1
+        # 24 x 40 pixels: the middle 24 of the long side.
+        middle = picture.convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS, box=(8, 0, 32, 24))
+    levels = [[middle.getpixel((x, y)) for x in range(SIZE)] for y in range(SIZE)]
+    expected = torch.tensor(levels).permute(2, 0, 1) / 127.5 - 1
     torch.testing.assert_close(pairs.pixels([0])[0], expected)
 
 

@@ -32,6 +32,7 @@ def in_double(pipe, prompt: str, layer: int, enhancer: LayerEnhancer) -> dict:
     """The prompt's conditioning with the enhancer in SD's or SD3's text encoder, all in float64."""
     for part in (p for p in pipe.components.values() if isinstance(p, torch.nn.Module)):
         part.double()
+    torch.set_default_dtype(torch.float64)  # CLIP makes its mask from it
     length = len(pipe.tokenizer(prompt).input_ids)
 
     def edit(_module, _inputs, output):
@@ -53,6 +54,7 @@ def in_double(pipe, prompt: str, layer: int, enhancer: LayerEnhancer) -> dict:
         return {"encoder_hidden_states": torch.cat([joined, t5], dim=1), "pooled_projections": pooled}
     finally:
         handle.remove()
+        torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize("kind", LOSSES)
