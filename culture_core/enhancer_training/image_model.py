@@ -21,6 +21,7 @@ FLUX_GUIDANCE = 3.5
 PRECISIONS = ("float32", "bfloat16", "float16")
 _FLUX_SIZE = 128
 """Of Flux's latent, which its configuration does not say."""
+_ALT_ENCODER = "RobertaSeriesModelWithTransformation"
 _KINDS = ("UNet2DConditionModel", "SD3Transformer2DModel", "FluxTransformer2DModel")
 
 
@@ -54,12 +55,25 @@ def load_pipeline(folder: Path, precision: str = "float32") -> "DiffusionPipelin
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
         # Training needs no safety checker, and some folders come without it.
-        left_out = {"safety_checker": None} if "safety_checker" in index else {}
-        return DiffusionPipeline.from_pretrained(
-            folder, torch_dtype=types, local_files_only=True, use_safetensors=True, **left_out
-        )
+        without = {"safety_checker": None} if "safety_checker" in index else {}
+        alt = _ALT_ENCODER in index.get("text_encoder", ())
+        pipe = DiffusionPipeline.from_pretrained(
+            folder, torch_dtype=types, local_files_only=True, use_safetensors=True, **without,
+            **({"text_encoder": None} if alt else {}),
+        )  # fmt: skip
+        if alt:
+            pipe.register_modules(text_encoder=_alt_encoder(folder / "text_encoder").to(types["default"]))
+        return pipe
     except Exception as error:  # diffusers and transformers raise a dozen kinds for a damaged folder
         raise ValueError(f"{folder} cannot be loaded: {error}") from error
+
+
+def _alt_encoder(folder: Path) -> nn.Module:
+    """AltDiffusion's text encoder, whose class diffusers has put where its own loader does not look."""
+    from diffusers.pipelines.deprecated.alt_diffusion import modeling_roberta_series
+
+    kind = getattr(modeling_roberta_series, _ALT_ENCODER)
+    return kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
 
 
 class ImageModel:

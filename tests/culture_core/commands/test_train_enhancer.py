@@ -26,22 +26,25 @@ STEPS = 30
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("pipelines") / "sd3"
-    tiny_pipelines.make("sd3").save_pretrained(folder)
+def pipelines(tmp_path_factory) -> Path:
+    """A folder with pipelines `sd` and `sd3`."""
+    folder = tmp_path_factory.mktemp("pipelines")
+    for kind in ("sd", "sd3"):
+        tiny_pipelines.make(kind).save_pretrained(folder / kind)
     return folder
 
 
 @pytest.fixture
-def call(tmp_path, pipeline):
+def call(tmp_path, pipelines):
     """Arguments of a run, with some more."""
     pairs = write_pairs(tmp_path)
 
     def make(output: str, *more: str) -> list[str]:
         return [
-            "train-enhancer", "--pipeline", str(pipeline), "--pairs", str(pairs), "--layer", "1",
+            "train-enhancer", "--pipeline", str(pipelines / "sd"), "--pairs", str(pairs), "--layer", "1",
             "--output", str(tmp_path / output), "--loss", "latent", "--steps", str(STEPS),
-            "--bottleneck", "8", "--learning-rate", "0.01", "--ema", "0.9", "--checkpoint-every", "5", "--json", *more,
+            "--bottleneck", "8", "--learning-rate", "0.01", "--ema", "0.9", "--checkpoint-every", "5",
+            "--json", *more,
         ]  # fmt: skip
 
     return make
@@ -72,9 +75,7 @@ def wait_for_lines(path: Path, count: int, process: subprocess.Popen) -> None:
 def test_a_run_that_is_killed_or_interrupted_ends_as_an_undisturbed_one_bit_for_bit(
     call, tmp_path, one_thread, hear_interrupts, capsys, number
 ):
-    arguments = call(
-        "a.safetensors", "--steps", "60", "--author", "us", "--picture", str(tmp_path / "l.png")
-    )
+    arguments = call("a.safetensors", "--steps", "60", "--author", "us", "--picture", str(tmp_path / "l.png"))
     process = start(arguments, env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=hear_interrupts)
     log = tmp_path / "a.loss.jsonl"
     wait_for_lines(log, 8, process)
@@ -105,10 +106,11 @@ def test_a_run_that_is_killed_or_interrupted_ends_as_an_undisturbed_one_bit_for_
     assert Image.open(tmp_path / "l.png").width == 800
 
 
-def test_the_enhancer_works_in_the_pipeline_that_it_was_trained_with(call, tmp_path, pipeline, capsys):
+def test_the_enhancer_works_in_the_pipeline_that_it_was_trained_with(call, tmp_path, pipelines, capsys):
     sheets = tmp_path / "sheets"
     more = ["--validation", str(sheets), "--validate-every", "20", "--sampling-steps", "1"]
-    assert main(call("a.safetensors", *more, "--encoder-name", "text_encoder_3")) == 0
+    more += ["--pipeline", str(pipelines / "sd3"), "--encoder-name", "text_encoder_3"]
+    assert main(call("a.safetensors", *more)) == 0
     assert sorted(path.name for path in sheets.iterdir()) == ["step-000020.png", "step-000030.png"]
     assert json.loads(capsys.readouterr().out)["figures"]["encoder"] == "text_encoder_3"
     pipe = tiny_pipelines.make("sd3")
@@ -121,6 +123,7 @@ def test_the_enhancer_works_in_the_pipeline_that_it_was_trained_with(call, tmp_p
     assert (pictures[0] != pictures[1]).any()
     # A second run may not replace what is there, and says so before it trains.
     assert main(call("b.safetensors", *more)) == 1 and main(call("a.safetensors")) == 1
+    assert not (tmp_path / "b.loss.jsonl").exists()
 
 
 def test_a_dry_run_reports_memory_and_time_and_writes_nothing(call, tmp_path, capsys):
@@ -176,7 +179,7 @@ def test_choices_of_help_are_those_of_the_library(call, capsys):
         ({"--pipeline": "nowhere"}, 1, "no model_index.json"),
         ({"--layer": "3"}, 1, "has the layers 0 to 2"),
         ({"--encoder-name": "text_encoder_4"}, 1, "no text encoder 'text_encoder_4'"),
-        ({"--size": "17"}, 1, "use a multiple of 4"),
+        ({"--size": "17"}, 1, "use a multiple of 2"),
         ({"--device": "nothing"}, 1, "cannot be used here"),
         ({"--checkpoint": "a.safetensors", "--output": "a.safetensors"}, 2, "are the same file"),
         ({"--steps": "0"}, 2, "0 is too small"),

@@ -85,13 +85,35 @@ def test_pixels_and_pictures_are_each_others_inverse():
     assert float(to_pixels(Image.new("RGB", (2, 2), (255, 0, 255)))[1].max()) == -1
 
 
-def test_a_folder_is_read_as_it_was_saved_in_the_precision_asked_for(tmp_path):
-    pipe = tiny_pipelines.make("sd")
-    pipe.save_pretrained(tmp_path / "sd")
-    again = load_pipeline(tmp_path / "sd", "bfloat16")
-    assert (again.unet.dtype, again.text_encoder.dtype) == (torch.bfloat16,) * 2
-    assert again.vae.dtype == torch.float32
-    assert torch.equal(again.unet.conv_in.weight, pipe.unet.conv_in.weight.bfloat16())
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_is_read_as_it_was_saved_in_the_precision_asked_for(tmp_path, kind):
+    pipe = tiny_pipelines.make(kind)
+    pipe.save_pretrained(tmp_path)
+    if kind == "alt":  # as it is published
+        index = json.loads((tmp_path / "model_index.json").read_text())
+        index["text_encoder"] = ["alt_diffusion", "RobertaSeriesModelWithTransformation"]
+        (tmp_path / "model_index.json").write_text(json.dumps(index))
+    again = load_pipeline(tmp_path, "bfloat16")
+    model, before = ImageModel(again).model, ImageModel(pipe).model
+    assert (model.dtype, again.text_encoder.dtype, again.vae.dtype) == (
+        torch.bfloat16, torch.bfloat16, torch.float32
+    )  # fmt: skip
+    for found, expected in zip(model.parameters(), before.parameters(), strict=True):
+        assert torch.equal(found, expected.bfloat16())
+
+
+@pytest.mark.parametrize("part", ["pipeline", "unet"])
+def test_code_in_the_folder_is_not_run(tmp_path, part):
+    tiny_pipelines.make("sd").save_pretrained(tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    code = f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\nclass Mine: pass\n"
+    for place in (tmp_path, tmp_path / "unet"):
+        (place / "mine.py").write_text(code)
+    index["_class_name" if part == "pipeline" else "unet"] = ["mine", "Mine"]
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        load_pipeline(tmp_path)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_what_is_no_pipeline_or_no_known_one_is_said_in_words(tmp_path):
