@@ -228,14 +228,14 @@ def _describe_cost(result: dict) -> str:
         lines.append(f"Memory of the device       {_size(memory['capacity'])}")
     lines.append(
         f"A step takes {result['seconds_per_step']:.3g} s, the {result['steps']} steps "
-        f"{result['seconds_per_step'] * result['steps'] / 3600:.2g} h, validation aside"
+        f"{result['seconds_per_step'] * result['steps'] / 60:.1f} min, validation aside"
     )
     lines.append("It fits." if result["fits"] else "It does not fit. What helps most, first:")
     return "\n".join([*lines, *(f"  {text}" for text in result["advice"])])
 
 
 def _size(count: int) -> str:
-    return f"{count / 2**30:9.3f} GiB"
+    return f"{count / 2**20:11,.1f} MiB"
 
 
 def _config(options: argparse.Namespace) -> "EnhancerConfig":
