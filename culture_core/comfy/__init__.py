@@ -12,6 +12,7 @@ from .applying import (
     progress_report,
     scheduled_conditioning,
 )
+from .enhancer_training import train_enhancer_on_model
 from .folders import (
     file_state,
     model_files,
@@ -57,5 +58,6 @@ __all__ = [
     "taken_layer",
     "text_encoder_folder",
     "text_encoder_folders",
+    "train_enhancer_on_model",
     "train_sae_on_clip",
 ]
