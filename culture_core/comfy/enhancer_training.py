@@ -103,6 +103,10 @@ def train_enhancer_on_model(
                     enhancer, found.batches(1, config.seed), _Loss(image, found), config, progress.step_done,
                     path, _through(clip, layer, encoder.key), data,
                 )  # fmt: skip
+            except comfy.model_management.InterruptProcessingException:
+                kept = "lost: the checkpoint has no name" if path is None else f"kept in {path}"
+                logger.info("The training was interrupted. What it learnt is %s.", kept)
+                raise
             except comfy.model_management.OOM_EXCEPTION:
                 raise
             except RuntimeError as error:

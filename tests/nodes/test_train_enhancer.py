@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
-import comfy.utils
 import folder_paths
 import pytest
 import torch
 from PIL import Image
 
+from culture_core.comfy import ComfyTextEncoder
 from culture_core.enhancer_training import LOSSES
 from culture_core.miniature.scenes import draw_scenes
 
@@ -60,12 +60,16 @@ def train(
     return run
 
 
-def stop_after(steps: int) -> Callable[..., None]:
-    def hook(value: int, total: int, *_: Any, **__: Any) -> None:
-        if value == steps:
-            comfy.model_management.interrupt_current_processing()
+def cancel_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Press cancel when so many steps are done."""
+    training = importlib.import_module("comfyui_culture.culture_core.comfy.training")
+    plain = training.TrainingProgress.step_done
 
-    return hook
+    def step_done(self: Any, done: int, steps: int, loss: float) -> None:
+        comfy.model_management.interrupt_current_processing(done == step)
+        plain(self, done, steps, loss)
+
+    monkeypatch.setattr(training.TrainingProgress, "step_done", step_done)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -81,7 +85,7 @@ def test_what_is_learnt_is_what_the_sampler_sees(
 ) -> None:
     """Before and after, through CLIP Text Encode and KSampler, towards the pictures' mean latent."""
     stock = importlib.import_module("nodes")
-    file = train(steps=60, accumulate=2)[0]
+    file = train(steps=40, accumulate=2)[0]
     enhanced = node_classes["CultureApplyEnhancer"].execute(plain_clip, file, 1.0)[0]
     with torch.inference_mode():
         scenes = torch.tensor(draw_scenes([("teapot", "ja")] * 8, seed=2)).float() / 255
@@ -120,25 +124,39 @@ def test_model_vae_and_clip_give_the_same_afterwards(
 
 
 def test_a_cancelled_run_goes_on_and_ends_as_the_undisturbed_one(
-    train: Callable[..., tuple], output: Path, monkeypatch: pytest.MonkeyPatch
+    train: Callable[..., tuple],
+    output: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     whole = train(steps=6)[0]
-    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_ENABLED", True)
-    comfy.utils.set_progress_bar_global_hook(stop_after(3))
-    try:
+    with monkeypatch.context() as patch, caplog.at_level("INFO"):
+        cancel_at(patch, 3)
         with pytest.raises(Interrupted):
             train(steps=6, checkpoint="mine")
-    finally:
-        comfy.utils.set_progress_bar_global_hook(None)
-        comfy.model_management.interrupt_current_processing(False)
     kept = output / "culture_checkpoints" / "mine.safetensors"
-    assert kept.is_file()
+    assert kept.is_file() and f"kept in {kept}" in caplog.text
     with pytest.raises(ValueError, match="or to other data"):
         train(steps=6, checkpoint="mine", loss="denoise")
     resumed, _, report = train(steps=6, checkpoint="mine")
-    assert "come from the checkpoint" in report and not kept.exists()
+    assert "steps 1 to 3 come from the checkpoint" in report and not kept.exists()
     for name, value in whole.enhancer.state_dict().items():
         assert torch.equal(resumed.enhancer.state_dict()[name], value), name
+
+
+def test_an_encoder_that_gradients_do_not_get_through_is_said(
+    train: Callable[..., tuple], plain_clip: Any
+) -> None:
+    """As the Llama-like ones of newer versions of ComfyUI, which add into a buffer."""
+    last = ComfyTextEncoder(plain_clip).layer_modules()[-1]
+    handle = last.register_forward_hook(lambda _m, _i, x: torch.add(x, 0.0, out=torch.empty_like(x)))
+    try:
+        with pytest.raises(
+            ValueError, match=r"'multilingual_e5' \(bert\).*python -m culture_core train-enhancer"
+        ):
+            train()
+    finally:
+        handle.remove()
 
 
 def test_pictures_come_from_the_input_folder_alone(train: Callable[..., tuple]) -> None:
