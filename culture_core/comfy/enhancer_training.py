@@ -26,7 +26,7 @@ from ..pairs import PairError, PromptPair
 from ..reports import loss_picture
 from ..selection import TokenSelection
 from .loading import TextEncoderError
-from .patching import patch_clip
+from .patching import FeatureFunction, patch_clip
 from .pictures import image_tensor
 from .places import choose_encoders
 from .reading import ComfyTextEncoder
@@ -87,33 +87,22 @@ def train_enhancer_on_model(
     if len(keys) > 1:
         raise TextEncoderError(f"An enhancer is of one encoder: name one of {', '.join(keys)}.")
     encoder = ComfyTextEncoder(clip, keys[0])
-    fingerprint, width = encoder.fingerprint(), encoder.info.width
     progress = TrainingProgress(0, config.steps, "Enhancer training")
     # Autograd keeps nothing that was made in inference mode.
     with torch.inference_mode(False), torch.enable_grad():
         image = _ImageModel(model, vae, loss)
         found = ImagePairs(pairs, _picture_folder(pictures), image, size)
         found.encode(lambda *_: comfy.model_management.throw_exception_if_processing_interrupted())
+        width = encoder.info.width
         enhancer = LayerEnhancer(width, bottleneck or max(1, width // 4), config.seed).to(image.device)
-        parts = [found.digest(), loss, layer, fingerprint, image.fingerprint(), encoder.key]
+        patched = _with_enhancer(clip, enhancer, layer, encoder.key)
+        parts = [found.digest(), loss, layer, encoder.fingerprint(), image.fingerprint(), encoder.key]
         data = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-        with _trainable(clip, model, vae), _clones_before_norms(encoder.model):
-            try:
-                report = train_enhancer(
-                    enhancer, found.batches(1, config.seed), _Loss(image, found), config, progress.step_done,
-                    path, _through(clip, layer, encoder.key), data,
-                )  # fmt: skip
-            except comfy.model_management.InterruptProcessingException:
-                kept = "lost: the checkpoint has no name" if path is None else f"kept in {path}"
-                logger.info("The training was interrupted. What it learnt is %s.", kept)
-                raise
-            except comfy.model_management.OOM_EXCEPTION:
-                raise
-            except RuntimeError as error:
-                raise TextEncoderError(
-                    f"Gradients do not get through '{encoder.key}' ({encoder.info.family}) or this image "
-                    f"model in ComfyUI ({error}). Train outside of it: python -m culture_core train-enhancer."
-                ) from error
+        with _trainable(patched, image), _clones_before_norms(encoder.model), _told(encoder, path):
+            report = train_enhancer(
+                enhancer, found.batches(1, config.seed), _Loss(image, found), config, progress.step_done,
+                path, _through(patched), data,
+            )  # fmt: skip
         enhancer = enhancer.cpu().requires_grad_(False)
     if path is not None:
         path.unlink(missing_ok=True)
@@ -122,9 +111,27 @@ def train_enhancer_on_model(
         "loss": loss, "last_loss": report.losses[-1], "config": asdict(config), "size": size,
         "parameters": report.parameters, "pictures": len(found), "data_hash": found.digest(),
     }  # fmt: skip
-    file = EnhancerFile(enhancer, layer, fingerprint, encoder.key, figures)
+    file = EnhancerFile(enhancer, layer, encoder.fingerprint(), encoder.key, figures)
     picture = image_tensor([loss_picture(report.losses, title="Enhancer training")])
     return TrainedEnhancer(file, picture, _report(file, len(report.losses), progress.start))
+
+
+@contextmanager
+def _told(encoder: ComfyTextEncoder, checkpoint: Path | None) -> Iterator[None]:
+    """Within the context, what ends a training early is said in the user's terms."""
+    try:
+        yield
+    except comfy.model_management.InterruptProcessingException:
+        kept = "lost: the checkpoint has no name" if checkpoint is None else f"kept in {checkpoint}"
+        logger.info("The training was interrupted. What it learnt is %s.", kept)
+        raise
+    except comfy.model_management.OOM_EXCEPTION:
+        raise
+    except RuntimeError as error:
+        raise TextEncoderError(
+            f"Gradients do not get through '{encoder.key}' ({encoder.info.family}) or this image model in "
+            f"ComfyUI ({error}). Train outside of it: python -m culture_core train-enhancer."
+        ) from error
 
 
 class _ImageModel:
@@ -204,14 +211,19 @@ class _Loss:
         return self._image.distance(clean, pixels, condition)
 
 
-def _through(clip: comfy.sd.CLIP, layer: int, key: str) -> Apply:
-    """`Apply` for one prompt: what CLIP Text Encode makes of it with the enhancer in its place."""
+def _with_enhancer(clip: comfy.sd.CLIP, enhancer: LayerEnhancer, layer: int, key: str) -> comfy.sd.CLIP:
+    """A clone of the CLIP with the enhancer in its place, as Apply Layer Enhancer does it, for gradients."""
 
-    def apply(enhancer: LayerEnhancer, prompts: Sequence[str], _mask: None) -> dict[str, Any]:
-        patched = patch_clip(
-            clip, layer, HIDDEN_STATE,
-            lambda _device: lambda hidden, mask: enhancer(hidden, token_mask=mask), _ALL, key,
-        )  # fmt: skip
+    def make(_device: torch.device) -> FeatureFunction:
+        return lambda hidden, token_mask: enhancer(hidden, token_mask=token_mask)
+
+    return patch_clip(clip, layer, HIDDEN_STATE, make, _ALL, key)
+
+
+def _through(patched: comfy.sd.CLIP) -> Apply:
+    """`Apply` for one prompt: what CLIP Text Encode makes of it with the CLIP that holds the enhancer."""
+
+    def apply(_enhancer: LayerEnhancer, prompts: Sequence[str], _mask: None) -> dict[str, Any]:
         encoded = patched.encode_from_tokens(patched.tokenize(prompts[0]), return_dict=True)
         return {"cross_attn": encoded.pop("cond"), **encoded}
 
@@ -219,10 +231,11 @@ def _through(clip: comfy.sd.CLIP, layer: int, key: str) -> Apply:
 
 
 @contextmanager
-def _trainable(clip: comfy.sd.CLIP, model: ModelPatcher, vae: comfy.sd.VAE) -> Iterator[None]:
-    """Within the context all three are loaded, and autograd can keep their weights."""
-    patchers = [clip.patcher, model, vae.patcher]
-    comfy.model_management.load_models_gpu(patchers, memory_required=0, force_full_load=True)
+def _trainable(clip: comfy.sd.CLIP, image: _ImageModel) -> Iterator[None]:
+    """Within the context all models are loaded, and autograd can keep their weights."""
+    patchers = [clip.patcher, image.patcher, image.vae.patcher]
+    # As the core's Train LoRA does: whole, with as much room beside them as there can be.
+    comfy.model_management.load_models_gpu(patchers, memory_required=1e20, force_full_load=True)
     asked = []
     for patcher in patchers:
         _leave_inference_mode(patcher.model)

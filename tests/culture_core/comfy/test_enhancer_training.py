@@ -13,6 +13,7 @@ from culture_core.comfy.enhancer_training import (
     _ImageModel,
     _leave_inference_mode,
     _through,
+    _with_enhancer,
 )
 from culture_core.enhancer import LayerEnhancer
 
@@ -25,7 +26,7 @@ def test_gradients_of_every_encoder_are_those_of_finite_differences(place: objec
     enhancer = LayerEnhancer(encoder.info.width, 8)
     nn.init.normal_(enhancer.gain, std=0.5)
     place.clip.cond_stage_model.requires_grad_(False)
-    apply = _through(place.clip, min(1, place.taken), place.key)
+    apply = _through(_with_enhancer(place.clip, enhancer, min(1, place.taken), place.key))
     weights: dict[str, torch.Tensor] = {}
 
     def value() -> torch.Tensor:
