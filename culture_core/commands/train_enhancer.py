@@ -114,8 +114,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--latents", type=Path, metavar="FOLDER", help="keep the pictures' latents here, not in memory"
     )
     parser.add_argument(
-        "--validation", type=Path, metavar="FOLDER", help="draw pictures with and without the enhancer here"
-    )
+        "--validation", type=Path, metavar="FOLDER",
+        help="draw pictures here, without the enhancer and with it as it is then (not its moving average)",
+    )  # fmt: skip
     parser.add_argument(
         "--validate-every", type=positive, default=500, metavar="N", help="steps between (%(default)s)"
     )

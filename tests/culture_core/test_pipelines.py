@@ -1,9 +1,12 @@
 """Amplifier and enhancer in diffusers pipelines: what they change, what they leave, and that they go."""
 
+import os
 import types
+from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from diffusers import DiffusionPipeline
 
 from culture_core.amplifier import Amplifier
@@ -27,6 +30,8 @@ ENCODERS = [
     ("flux", "text_encoder"),
     ("flux", "text_encoder_2"),
 ]
+COMFYUI = os.environ.get("COMFYUI_PATH") or Path(__file__).parents[2] / ".comfyui" / "ComfyUI"
+CLIP_VOCABULARY = Path(COMFYUI) / "comfy" / "sd1_tokenizer"
 PROMPTS = ["a red chair", "the old house in the red"]
 
 
@@ -256,3 +261,20 @@ def test_what_does_not_fit_is_said_in_words():
         pass
     with pytest.raises(ValueError, match="has no text_encoder with a tokenizer"):
         pipeline_encoders(types.SimpleNamespace())
+
+
+@pytest.mark.skipif(not CLIP_VOCABULARY.is_dir(), reason="CLIP's vocabulary comes with ComfyUI")
+@pytest.mark.parametrize("kind", [transformers.CLIPTokenizer, transformers.CLIPTokenizerFast])
+def test_words_are_found_among_clips_own_tokens(kind):
+    pipe = tiny_pipelines.make("sd")
+    pipe.tokenizer = kind.from_pretrained(CLIP_VOCABULARY, model_max_length=77)
+    pipe.text_encoder = tiny_pipelines.clip_text(vocabulary=49408, begin=49406, end=49407)
+    file = culture_sae(pipeline_encoders(pipe)["text_encoder"], layer=2)
+    prompt = "An unbelievable armchair, a Chair!"
+    plain = embeddings(pipe, prompt)[0]
+    for words, expected in ((("chair",), ["chair</w>"]), (("unbelievable",), ["unbelievable</w>"])):
+        with amplified(pipe, file, "ja", 7, tokens=TokenSelection("words", words)):
+            changed = (embeddings(pipe, prompt)[0] != plain).any(dim=-1)[0]
+        ids = pipe.tokenizer(prompt, padding="max_length", max_length=77).input_ids
+        found = [ids[place] for place in changed.nonzero().flatten().tolist()]
+        assert pipe.tokenizer.convert_ids_to_tokens(found) == expected

@@ -56,10 +56,12 @@ def tokenizer(begin: bool = True) -> PreTrainedTokenizerFast:
     return made
 
 
-def clip_text(kind: type = CLIPTextModel, width: int = 32, layers: int = 3) -> torch.nn.Module:
+def clip_text(
+    kind: type = CLIPTextModel, width: int = 32, vocabulary: int = VOCABULARY, begin: int = 0, end: int = 1
+) -> torch.nn.Module:
     config = CLIPTextConfig(
-        vocab_size=VOCABULARY, hidden_size=width, intermediate_size=2 * width, num_attention_heads=4,
-        num_hidden_layers=layers, projection_dim=32, bos_token_id=0, eos_token_id=1, pad_token_id=2,
+        vocab_size=vocabulary, hidden_size=width, intermediate_size=2 * width, num_attention_heads=4,
+        num_hidden_layers=3, projection_dim=32, bos_token_id=begin, eos_token_id=end, pad_token_id=2,
     )  # fmt: skip
     return _varied(kind(config))
 
