@@ -75,7 +75,7 @@ def wait_for_lines(path: Path, count: int, process: subprocess.Popen) -> None:
 def test_a_run_that_is_killed_or_interrupted_ends_as_an_undisturbed_one_bit_for_bit(
     call, tmp_path, one_thread, hear_interrupts, capsys, number
 ):
-    arguments = call("a.safetensors", "--steps", "60", "--author", "us", "--picture", str(tmp_path / "l.png"))
+    arguments = call("a.safetensors", "--steps", "100", "--author", "us", "--picture", str(tmp_path / "l.png"))
     process = start(arguments, env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=hear_interrupts)
     log = tmp_path / "a.loss.jsonl"
     wait_for_lines(log, 8, process)
@@ -83,7 +83,7 @@ def test_a_run_that_is_killed_or_interrupted_ends_as_an_undisturbed_one_bit_for_
     _, said = process.communicate(timeout=60)
     checkpoint = tmp_path / "a.checkpoint.safetensors"
     done = len(read_checkpoint(checkpoint)[1]["losses"])
-    assert 5 <= done < 60 and not (tmp_path / "a.safetensors").exists()
+    assert 5 <= done < 100 and not (tmp_path / "a.safetensors").exists()
     if number == signal.SIGINT:
         assert process.returncode == 130 and f"kept in {checkpoint}" in said and "Traceback" not in said
     else:
@@ -91,8 +91,8 @@ def test_a_run_that_is_killed_or_interrupted_ends_as_an_undisturbed_one_bit_for_
 
     assert main(arguments) == 0
     resumed = json.loads(capsys.readouterr().out)
-    assert resumed["resumed_after"] == done and resumed["steps"] == 60 and not checkpoint.exists()
-    assert main(call("b.safetensors", "--steps", "60")) == 0
+    assert resumed["resumed_after"] == done and resumed["steps"] == 100 and not checkpoint.exists()
+    assert main(call("b.safetensors", "--steps", "100")) == 0
     undisturbed = json.loads(capsys.readouterr().out)
     assert undisturbed["resumed_after"] == 0 and undisturbed["figures"] == resumed["figures"]
     a, b = (load_enhancer(tmp_path / f"{name}.safetensors") for name in "ab")
@@ -102,7 +102,7 @@ def test_a_run_that_is_killed_or_interrupted_ends_as_an_undisturbed_one_bit_for_
     assert a.training["pictures"] == 4 and a.training["loss"] == "latent"
     records = [[json.loads(line) for line in (tmp_path / f"{n}.loss.jsonl").open()] for n in "ab"]
     steps = [[(record["step"], record["loss"]) for record in lines] for lines in records]
-    assert steps[0] == steps[1] and [step for step, _ in steps[0]] == list(range(1, 61))
+    assert steps[0] == steps[1] and [step for step, _ in steps[0]] == list(range(1, 101))
     assert Image.open(tmp_path / "l.png").width == 800
 
 
