@@ -75,7 +75,8 @@ def wait_for_lines(path: Path, count: int, process: subprocess.Popen) -> None:
 def test_a_run_that_is_killed_or_interrupted_ends_as_an_undisturbed_one_bit_for_bit(
     call, tmp_path, one_thread, hear_interrupts, capsys, number
 ):
-    arguments = call("a.safetensors", "--steps", "100", "--author", "us", "--picture", str(tmp_path / "l.png"))
+    picture = tmp_path / "loss.png"
+    arguments = call("a.safetensors", "--steps", "100", "--author", "us", "--picture", str(picture))
     process = start(arguments, env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=hear_interrupts)
     log = tmp_path / "a.loss.jsonl"
     wait_for_lines(log, 8, process)
@@ -103,7 +104,7 @@ def test_a_run_that_is_killed_or_interrupted_ends_as_an_undisturbed_one_bit_for_
     records = [[json.loads(line) for line in (tmp_path / f"{n}.loss.jsonl").open()] for n in "ab"]
     steps = [[(record["step"], record["loss"]) for record in lines] for lines in records]
     assert steps[0] == steps[1] and [step for step, _ in steps[0]] == list(range(1, 101))
-    assert Image.open(tmp_path / "l.png").width == 800
+    assert Image.open(picture).width == 800
 
 
 def test_the_enhancer_works_in_the_pipeline_that_it_was_trained_with(call, tmp_path, pipelines, capsys):
