@@ -1,5 +1,6 @@
 """Text encoders for Hugging Face models, behind the interface of `text_encoder.py`."""
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from .hf_families import FAMILIES, SUPPORTED
 from .pairs import Span
+from .selection import SpecialTokens, Vocabulary
 from .text_encoder import (
     ATTENTION_OUTPUT,
     ATTENTION_WEIGHTS,
@@ -88,6 +90,17 @@ class HFTextEncoder(TextEncoder):
     @property
     def info(self) -> EncoderInfo:
         return self._info
+
+    @functools.cached_property
+    def special(self) -> SpecialTokens:
+        """The ids that frame the encoder's prompts."""
+        begin, end, pad = (next(iter(ids), None) for ids in (self._begin, self._end, self._pad))
+        return SpecialTokens(begin, end, pad)
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What the token ids spell."""
+        return Vocabulary({token: piece for piece, token in self.tokenizer.get_vocab().items()})
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Token ids of prompts [B, S], S the longest prompt's number of chunks times their length.

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,10 @@ from .checkpoints import (
     write_safetensors,
 )
 from .encoders import HIDDEN_STATE, TextEncoder, Tokens
+from .processes import Processes
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class LayerEnhancer(nn.Module):
@@ -88,8 +92,14 @@ class LayerEnhancer(nn.Module):
 
 Batch = tuple[Any, Tensor | None, Any]
 """(hidden state [B, S, d] or whatever `apply` takes, token mask [B, S] or None, payload for the loss)."""
-Apply = Callable[[LayerEnhancer, Any, Tensor | None], Tensor]
-"""Gets (enhancer, first part of the batch, token mask) and gives the conditioning [B, S, d]."""
+Apply = Callable[[LayerEnhancer, Any, Tensor | None], Any]
+"""Gets (enhancer, first part of the batch, token mask) and gives the conditioning: [B, S, d], or whatever the
+loss takes."""
+Loss = Callable[[Any, Batch], Tensor]
+"""Gets what `Apply` gave and the batch, and gives a scalar."""
+
+_LEAST_SCALE = 2.0**-20
+"""Of the loss; below it no precision is to blame for gradients that are not finite."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,7 @@ class EnhancerConfig:
     """Of AdamW, constant."""
     steps: int = 2000
     accumulate: int = 1
-    """Batches a step."""
+    """Batches a step, in each process."""
     ema: float | None = None
     """Decay of the moving average that the enhancer ends as; None: it ends as the last step left it."""
     weight_decay: float = 0.0
@@ -114,6 +124,10 @@ class EnhancerConfig:
     """Steps between checkpoints, where a path for them is given."""
     seed: int = 0
     """Of the random numbers that the loss draws."""
+    loss_scale: float = 1.0
+    """The loss is multiplied by it and the gradient divided again, so that float16 does not round small
+    gradients to zero (2**14 is good there). Halved for the rest of the run where a gradient overflows; that
+    step is computed anew."""
 
     def __post_init__(self) -> None:
         checks = {
@@ -124,6 +138,7 @@ class EnhancerConfig:
             "weight_decay": 0 <= self.weight_decay < math.inf,
             "clip": self.clip is None or self.clip > 0,
             "checkpoint_every": self.checkpoint_every >= 1,
+            "loss_scale": 1 <= self.loss_scale < math.inf,
         }
         wrong = [f"{name}={getattr(self, name)}" for name, good in checks.items() if not good]
         if wrong:
@@ -159,11 +174,13 @@ def through_encoder(encoder: TextEncoder, layer: int) -> Apply:
 def train_enhancer(
     enhancer: LayerEnhancer,
     batches: Iterable[Batch],
-    loss: Callable[[Tensor, Batch], Tensor],
+    loss: Loss,
     config: EnhancerConfig | None = None,
     progress: Progress | None = None,
     checkpoint: str | os.PathLike | None = None,
     apply: Apply = enhance_hidden,
+    data: str = "",
+    accelerator: "Accelerator | None" = None,
 ) -> EnhancerReport:
     """Train an enhancer in place (eq. 11 to 13); nothing else gets a gradient.
 
@@ -173,21 +190,26 @@ def train_enhancer(
 
     Args:
         batches: (hidden [B, S, d], token mask [B, S] or None, payload) each. Begun anew when they run out.
-        loss: gets the enhanced conditioning [B, S, d] and the batch, and gives a scalar.
+        loss: gets the enhanced conditioning and the batch, and gives a scalar.
         checkpoint: file to take the run up from if it is there, and to write to now and then and when the run
             is interrupted.
         apply: how the enhancer acts; see `through_encoder` for layers before the last.
+        data: what the batches and the loss are made of, a hash for instance. A checkpoint knows its own and
+            is refused for any other.
+        accelerator: of a run in several processes (`accelerate launch`). Each takes its own of the batches,
+            one after the other in turn; all end with the same enhancer, and the main one alone writes
+            checkpoints and reports progress.
 
     Raises:
-        ValueError: for no batches, a loss that is not a finite scalar, or a foreign checkpoint.
+        ValueError: for no batches, a loss or gradient that is not finite, or a foreign checkpoint.
     """
     config = config or EnhancerConfig()
     path = None if checkpoint is None else Path(checkpoint)
     with torch.inference_mode(False), torch.enable_grad():
-        trainer = _Trainer(enhancer, config)
+        trainer = _Trainer(enhancer, config, data, Processes(accelerator))
         if path is not None and path.exists():
             trainer.load(path)
-        trainer.run(_Batches(batches, len(trainer.losses) * config.accumulate), loss, apply, progress, path)
+        trainer.run(batches, loss, apply, progress, path)
         trainer.finish()
     return EnhancerReport(trainer.losses, sum(parameter.numel() for parameter in enhancer.parameters()))
 
@@ -213,26 +235,36 @@ class _Batches:
 class _Trainer:
     """State of a run: the enhancer, its moving average, the optimiser, and the losses so far."""
 
-    def __init__(self, enhancer: LayerEnhancer, config: EnhancerConfig) -> None:
-        self.enhancer, self.config = enhancer, config
+    def __init__(
+        self, enhancer: LayerEnhancer, config: EnhancerConfig, data: str, processes: Processes
+    ) -> None:
+        self.enhancer, self.config, self.data, self.processes = enhancer, config, data, processes
         self.parameters = dict(enhancer.named_parameters())
+        with torch.no_grad():
+            for parameter in self.parameters.values():
+                parameter.copy_(processes.from_main(parameter))
         self.average = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.optimiser = torch.optim.AdamW(
             self.parameters.values(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self.losses: list[float] = []
+        self.scale = config.loss_scale
 
     def run(
         self,
-        batches: _Batches,
-        loss: Callable[[Tensor, Batch], Tensor],
+        batches: Iterable[Batch],
+        loss: Loss,
         apply: Apply,
         progress: Progress | None,
         checkpoint: Path | None,
     ) -> None:
+        source = _Batches(batches, len(self.losses) * self.config.accumulate * self.processes.count)
+        # No process may replace the checkpoint before all have read it.
+        self.processes.wait()
         run_steps(
-            self.losses, self.config.steps, lambda: self._step(batches, loss, apply), self.save,
-            self.config.checkpoint_every, progress, checkpoint, self.optimiser,
+            self.losses, self.config.steps, lambda: self._step(source, loss, apply), self.save,
+            self.config.checkpoint_every, progress if self.processes.main else None,
+            checkpoint if self.processes.main else None, self.optimiser,
         )  # fmt: skip
 
     def finish(self) -> None:
@@ -244,13 +276,14 @@ class _Trainer:
         tensors |= {f"average.{name}": value for name, value in self.average.items()}
         tensors |= optimiser_tensors(self.optimiser, self.parameters)
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
+        tensors["loss_scale"] = torch.tensor(self.scale, dtype=torch.float64)
         write_safetensors(path, tensors, {"run": self._identity()})
 
     def load(self, path: Path) -> None:
         identity, tensors = read_checkpoint(path)
         if identity != self._identity():
             raise ValueError(
-                f"{path}: the checkpoint belongs to another enhancer or configuration; "
+                f"{path}: the checkpoint belongs to another enhancer or configuration, or to other data; "
                 "delete it, or give this run another file"
             )
         with torch.no_grad():
@@ -258,24 +291,22 @@ class _Trainer:
                 parameter.copy_(tensors[f"enhancer.{name}"])
                 self.average[name].copy_(tensors[f"average.{name}"])
         restore_optimiser(self.optimiser, self.parameters, tensors)
-        self.losses = tensors["losses"].tolist()
+        self.losses, self.scale = tensors["losses"].tolist(), float(tensors["loss_scale"])
 
     def _identity(self) -> str:
         shape = [self.enhancer.width, self.enhancer.bottleneck]
-        return json.dumps({"shape": shape, "config": asdict(self.config)}, sort_keys=True)
+        identity = {"shape": shape, "config": asdict(self.config), "data": self.data}
+        return json.dumps(identity | {"processes": self.processes.count}, sort_keys=True)
 
-    def _step(self, batches: _Batches, loss: Callable[[Tensor, Batch], Tensor], apply: Apply) -> float:
-        total = 0.0
-        gradients = [torch.zeros_like(parameter) for parameter in self.parameters.values()]
-        devices = list(range(torch.cuda.device_count()))
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(self.config.seed * 1_000_003 + len(self.losses))
-            for _ in range(self.config.accumulate):
-                value = self._loss(batches.next(), loss, apply) / self.config.accumulate
-                # torch.autograd.grad, not backward: no other model collects gradients.
-                for sum_, part in zip(gradients, self._gradients(value), strict=True):
-                    sum_ += part
-                total += value.item()
+    def _step(self, batches: _Batches, loss: Loss, apply: Apply) -> float:
+        count = self.processes.count
+        drawn = [batches.next() for _ in range(self.config.accumulate * count)][self.processes.index :: count]
+        value, gradients = self._mean(drawn, loss, apply)
+        while not all(bool(gradient.isfinite().all()) for gradient in gradients):
+            self.scale /= 2
+            if self.scale < _LEAST_SCALE:
+                raise ValueError(f"the gradient of step {len(self.losses) + 1} is not finite")
+            value, gradients = self._mean(drawn, loss, apply)
         for parameter, gradient in zip(self.parameters.values(), gradients, strict=True):
             parameter.grad = gradient
         if self.config.clip is not None:
@@ -285,13 +316,35 @@ class _Trainer:
         if self.config.ema is not None:
             for name, parameter in self.parameters.items():
                 self.average[name].lerp_(parameter.detach(), 1 - self.config.ema)
-        return total
+        return value
 
-    def _loss(self, batch: Batch, loss: Callable[[Tensor, Batch], Tensor], apply: Apply) -> Tensor:
+    def _mean(self, batches: list[Batch], loss: Loss, apply: Apply) -> tuple[float, list[Tensor]]:
+        """Mean loss and gradient over the batches of all processes."""
+        total = torch.zeros((), dtype=torch.float64)
+        gradients = [torch.zeros_like(parameter) for parameter in self.parameters.values()]
+        share = len(batches) * self.processes.count
+        devices = list(range(torch.cuda.device_count()))
+        with torch.random.fork_rng(devices):
+            seed = self.config.seed * 1_000_003 + len(self.losses)
+            torch.manual_seed(seed + 1_000_000_007 * self.processes.index)
+            for batch in batches:
+                value = self._loss(batch, loss, apply) / share
+                # torch.autograd.grad, not backward: no other model collects gradients.
+                for sum_, part in zip(gradients, self._gradients(value * self.scale), strict=True):
+                    sum_ += part / self.scale
+                total += value.item()
+        mean = self.processes.sum(total if self.processes.count == 1 else total.to(gradients[0].device))
+        return mean.item(), [self.processes.sum(gradient) for gradient in gradients]
+
+    def _loss(self, batch: Batch, loss: Loss, apply: Apply) -> Tensor:
         source, mask, payload = batch
         if isinstance(source, Tensor) and source.is_inference():
             source = source.clone()
         value = loss(apply(self.enhancer, source, mask), (source, mask, payload))
+        if not value.requires_grad:
+            raise ValueError(
+                "the loss does not depend on the enhancer: the conditioning is taken from a lower layer"
+            )
         if value.numel() != 1 or not bool(value.isfinite()):
             raise ValueError(f"the loss of step {len(self.losses) + 1} is no finite number: {value}")
         return value

@@ -80,9 +80,9 @@ def _layer(layer: int | None) -> str:
     return "no layer" if layer is None else f"layer {layer}"
 
 
-def loss_picture(losses: Sequence[float], start: int = 0) -> Image.Image:
+def loss_picture(losses: Sequence[float], start: int = 0, title: str = "SAE training") -> Image.Image:
     """Loss of every step of a training, the first of which is step `start` + 1."""
-    return curve_picture({"loss": losses}, "SAE training", x_label="step", y_label="loss", first_x=start + 1)
+    return curve_picture({"loss": losses}, title, x_label="step", y_label="loss", first_x=start + 1)
 
 
 def training_figures(report: SAEReport, config: SAEConfig) -> dict[str, Any]:

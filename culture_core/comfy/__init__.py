@@ -12,6 +12,7 @@ from .applying import (
     progress_report,
     scheduled_conditioning,
 )
+from .enhancer_training import train_enhancer_on_model
 from .errors import TextEncoderError
 from .folders import (
     file_state,
@@ -62,5 +63,6 @@ __all__ = [
     "text_encoder_folders",
     "text_encoder_names",
     "text_encoder_path",
+    "train_enhancer_on_model",
     "train_sae_on_clip",
 ]

@@ -90,7 +90,7 @@ def train_sae_on_clip(
     texts = training_texts(pairs, extra_text.splitlines())
     if not texts:
         raise ValueError("There are no prompts to train on: connect prompt pairs, or write extra text.")
-    progress = _TrainingProgress(len(texts), config.steps)
+    progress = TrainingProgress(len(texts), config.steps)
     features, prompts = content_features(encoder, texts, layer, feature, progress.prompts_read)
     if len(features) < 2:
         raise ValueError("The prompts hold too few words to train on: add prompt pairs or extra text.")
@@ -108,7 +108,7 @@ def _train(
     prompts: Tensor,
     config: SAEConfig,
     checkpoint: Path | None,
-    progress: "_TrainingProgress",
+    progress: "TrainingProgress",
 ) -> tuple[TopKSAE, SAEReport]:
     """Train where ComfyUI computes; the SAE comes back in the main memory, ready for use."""
     device = comfy.model_management.get_torch_device()
@@ -167,11 +167,11 @@ def detect_neurons_in_clip(
     return DetectedNeurons(found.culture_sae, image_tensor([picture]), for_preview(found.report))
 
 
-class _TrainingProgress:
+class TrainingProgress:
     """Moves ComfyUI's progress bar over reading and training, draws the live picture, and stops on cancel."""
 
-    def __init__(self, prompts: int, steps: int) -> None:
-        self._prompts, self._total = prompts, prompts + steps
+    def __init__(self, prompts: int, steps: int, title: str = "SAE training") -> None:
+        self._prompts, self._total, self._title = prompts, prompts + steps, title
         self._bar = comfy.utils.ProgressBar(self._total)
         self._next_bar = self._next_picture = 0.0
         self._losses: list[float] = []
@@ -196,7 +196,7 @@ class _TrainingProgress:
         self._next_bar = now + _BAR_SECONDS
         preview = None
         if now >= self._next_picture and len(self._losses) > 1:
-            preview = ("PNG", loss_picture(self._losses, self.start), None)
+            preview = ("PNG", loss_picture(self._losses, self.start, self._title), None)
             drawn = time.monotonic()
             self._next_picture = drawn + max(_PREVIEW_SECONDS, (drawn - now) / _PREVIEW_SHARE)
         self._bar.update_absolute(self._prompts + done, preview=preview)

@@ -11,6 +11,7 @@ COMMANDS = {
     "train-sae": "train a sparse autoencoder on one layer",
     "detect": "find the culture neurons of a culture SAE",
     "mask": "mask the culture neurons and random ones, and compare",
+    "train-enhancer": "train a layer enhancer on pictures of a culture, with a diffusers pipeline",
     "inspect": "say what a file of this pack, or an SAE of another library, holds",
     "convert": "turn SAEs of sparsify, SAELens and dictionary_learning into culture SAEs, and back",
 }

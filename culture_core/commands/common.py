@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, so that help is instant.
 
 import argparse
 import math
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from ..atomic import atomic_path
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from PIL import Image
     from torch import Tensor, nn
 
@@ -130,6 +132,24 @@ def _load(folder: Path) -> tuple["nn.Module", Callable]:
 def _model_class(config: object) -> str:
     saved = next((name for name in _AS_SAVED if name in (config.architectures or ())), None)
     return saved or _CLASSES.get(config.model_type, "AutoModel")
+
+
+def processes(options: argparse.Namespace) -> "Accelerator | None":
+    """Accelerate of a run that was started in several processes, None of any other; `options.device` becomes
+    this process's.
+
+    Raises:
+        CommandError: where Accelerate is missing.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return None
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise CommandError("several processes need the package accelerate: pip install accelerate") from error
+    accelerator = Accelerator(cpu=options.device == "cpu")
+    options.device = str(accelerator.device)
+    return accelerator
 
 
 def progress_bar(label: str, unit: str) -> Callable[..., None]:

@@ -25,7 +25,6 @@ What the numbers mean:
 
 import argparse
 import logging
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +39,7 @@ from .common import (
     interrupts_held,
     new_file,
     new_picture,
+    processes,
     progress_bar,
     read_encoder,
     write_picture,
@@ -106,7 +106,7 @@ def run(options: argparse.Namespace) -> dict:
     config = _config(options)
     output, picture, checkpoint = _outputs(options)
     texts = _texts(options)
-    accelerator = _accelerator(options)
+    accelerator = processes(options)
     encoder = read_encoder(options)
     features, prompts = _features(encoder, texts, options, accelerator)
     sae, report, resumed = _train(features, prompts, config, checkpoint, options.device, accelerator)
@@ -184,19 +184,6 @@ def _texts(options: argparse.Namespace) -> list[str]:
     if not texts:
         raise CommandError("there is no prompt in these files: write one a line")
     return texts
-
-
-def _accelerator(options: argparse.Namespace) -> "Accelerator | None":
-    """Of a run that was started in several processes; the encoder goes to this process's device."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        return None
-    try:
-        from accelerate import Accelerator
-    except ImportError as error:
-        raise CommandError("several processes need the package accelerate: pip install accelerate") from error
-    accelerator = Accelerator(cpu=options.device == "cpu")
-    options.device = str(accelerator.device)
-    return accelerator
 
 
 def _features(

@@ -19,6 +19,7 @@ from ..checkpoints import (
     run_steps,
     write_safetensors,
 )
+from ..processes import Processes
 from .codes import code_of
 from .config import SAEConfig, advise
 from .measures import CHUNK, Sums, measure
@@ -89,7 +90,7 @@ def train_sae(
             that belongs to other features or another configuration, or where the loss is no longer finite.
     """
     config = config or SAEConfig()
-    processes = _Processes(accelerator)
+    processes = Processes(accelerator)
     with torch.inference_mode(False), torch.no_grad():
         if isinstance(features, FeatureStore):
             if groups is not None:
@@ -103,36 +104,11 @@ def train_sae(
         return trainer.train(progress, path)
 
 
-class _Processes:
-    """The processes that take part in a run: one, or those of Accelerate."""
-
-    def __init__(self, accelerator: "Accelerator | None") -> None:
-        self._accelerator = accelerator
-        self.count = 1 if accelerator is None else accelerator.num_processes
-        self.main = accelerator is None or accelerator.is_main_process
-        self.device = None if accelerator is None else accelerator.device
-
-    def part(self, rows: Tensor) -> Tensor:
-        """This process's part of rows."""
-        return rows if self.count == 1 else rows.tensor_split(self.count)[self._accelerator.process_index]
-
-    def sum(self, tensor: Tensor) -> Tensor:
-        return tensor if self.count == 1 else self._accelerator.reduce(tensor, "sum")
-
-    def from_main(self, tensor: Tensor) -> Tensor:
-        """What the main process has; so that no rounding makes the processes' SAEs differ."""
-        return self.sum(tensor if self.main else torch.zeros_like(tensor))
-
-    def wait(self) -> None:
-        if self.count > 1:
-            self._accelerator.wait_for_everyone()
-
-
 class _Trainer:
     """State of a run: the SAE, the optimiser, since when latents are silent, and where the run stands."""
 
     def __init__(
-        self, vectors: Vectors, config: SAEConfig, device: torch.device, processes: _Processes
+        self, vectors: Vectors, config: SAEConfig, device: torch.device, processes: Processes
     ) -> None:
         self.vectors, self.config, self.device, self.processes = vectors, config, device, processes
         self.data_hash = vectors.digest()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from culture_core.checkpoints import read_checkpoint
 from culture_core.enhancer import EnhancerConfig, LayerEnhancer, through_encoder, train_enhancer
 
 WIDTH = 32
@@ -134,6 +135,33 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         train_enhancer(LayerEnhancer(WIDTH, 4), batches(), distance, config, checkpoint=path)
 
 
+def test_a_checkpoint_of_other_data_is_refused(tmp_path):
+    path = tmp_path / "run.safetensors"
+    config = EnhancerConfig(learning_rate=1e-2, steps=3, checkpoint_every=1)
+    train_enhancer(LayerEnhancer(WIDTH, 8), batches(), distance, config, checkpoint=path, data="a")
+    with pytest.raises(ValueError, match="run.safetensors.*or to other data"):
+        train_enhancer(LayerEnhancer(WIDTH, 8), batches(), distance, config, checkpoint=path, data="b")
+    train_enhancer(LayerEnhancer(WIDTH, 8), batches(), distance, config, checkpoint=path, data="a")
+
+
+def test_a_loss_scale_changes_no_bit_and_halves_where_the_gradient_overflows(tmp_path):
+    def in_half(enhanced, batch):
+        """The gradient of a half is a half, and overflows above 65504."""
+        return (enhanced.half().float() - batch[2]).square().sum()
+
+    path, states = tmp_path / "run.safetensors", []
+    for scale in (1.0, 2.0**20):
+        enhancer = LayerEnhancer(WIDTH, 8)
+        config = EnhancerConfig(learning_rate=1e-2, steps=4, checkpoint_every=3, loss_scale=scale)
+        train_enhancer(enhancer, batches(), in_half, config, checkpoint=path)
+        halved = float(read_checkpoint(path)[1]["loss_scale"])
+        states.append((halved, enhancer.state_dict()))
+        path.unlink()
+    assert states[0][0] == 1.0 and 1 < states[1][0] < 2**20
+    for name, value in states[0][1].items():
+        torch.testing.assert_close(states[1][1][name], value, atol=1e-4, rtol=1e-3)
+
+
 def test_gradients_flow_through_the_layers_above(bert):
     tokens = bert.tokenize(["a thai style chair", "the house"])
     target = torch.randn(2, tokens.ids.shape[1], WIDTH)
@@ -155,5 +183,9 @@ def test_wrong_inputs_are_refused_in_words():
         train_enhancer(trained(), [], distance)
     with pytest.raises(ValueError, match="no finite number"):
         train_enhancer(trained(), batches(), lambda x, _: x.sum() * float("nan"))
+    with pytest.raises(ValueError, match="does not depend on the enhancer"):
+        train_enhancer(trained(), batches(), lambda x, _: x.detach().sum())
+    with pytest.raises(ValueError, match="gradient of step 1 is not finite"):
+        train_enhancer(trained(), batches(), lambda x, _: (x * 0).sum().sqrt())
     with pytest.raises(ValueError, match="steps=0"):
         EnhancerConfig(steps=0)

@@ -15,6 +15,7 @@ DISPLAY_NAMES = {
     "CultureEncodeSchedule": "Encode with Culture Schedule",
     "CultureTrainSAE": "Train Culture SAE",
     "CultureDetectNeurons": "Detect Culture Neurons",
+    "CultureTrainEnhancer": "Train Layer Enhancer",
     "CultureSaveSAE": "Save Culture SAE",
     "CultureSaveEnhancer": "Save Layer Enhancer",
     "CultureStrengthSweep": "Culture Strength Sweep",
@@ -39,6 +40,10 @@ WIDGETS = {
         "encoder", "extra_text", "precision",
     ],
     "CultureDetectNeurons": ["contrast", "count", "tau", "by_effect"],
+    "CultureTrainEnhancer": [
+        "pictures", "layer", "loss", "size", "bottleneck", "steps", "accumulate", "learning_rate", "ema",
+        "seed", "checkpoint", "encoder",
+    ],
     "CultureSaveSAE": ["filename_prefix", "author", "licence", "description"],
     "CultureSaveEnhancer": ["filename_prefix", "author", "licence", "description"],
     "CultureStrengthSweep": ["start", "stop", "steps", "values", "label"],
@@ -48,6 +53,7 @@ OUTPUTS = {
     "CultureProbeLayer": ["layer", "curve", "report", "languages"],
     "CultureTrainSAE": ["CULTURE_SAE", "loss", "report"],
     "CultureDetectNeurons": ["CULTURE_SAE", "picture", "report"],
+    "CultureTrainEnhancer": ["CULTURE_ENHANCER", "loss", "report"],
     "CultureSaveSAE": ["path"],
     "CultureSaveEnhancer": ["path"],
     "CultureStrengthSweep": ["strength", "labels"],
@@ -60,7 +66,7 @@ ADDED_LATER = {
     "CultureLoadTextEncoder": ["adapter"],
 }
 """Saved workflows hold widget values by position: append, never insert or rename."""
-SOCKETS = {"clip", "culture_sae", "culture_enhancer", "culture_pairs", "images"}
+SOCKETS = {"model", "vae", "clip", "culture_sae", "culture_enhancer", "culture_pairs", "images"}
 
 
 def test_the_pack_offers_exactly_these_nodes(node_classes: dict[str, type]) -> None:

@@ -135,13 +135,13 @@ def test_a_message_is_not_sent_for_every_step(train: Callable[..., tuple], hook:
 def cancel_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Press cancel when so many steps are done."""
     training = training_module()
-    plain = training._TrainingProgress.step_done
+    plain = training.TrainingProgress.step_done
 
     def step_done(self: Any, done: int, steps: int, loss: float) -> None:
         comfy.model_management.interrupt_current_processing(done == step)
         plain(self, done, steps, loss)
 
-    monkeypatch.setattr(training._TrainingProgress, "step_done", step_done)
+    monkeypatch.setattr(training.TrainingProgress, "step_done", step_done)
 
 
 def test_a_cancelled_training_goes_on_from_its_checkpoint_to_the_same_sae(
