@@ -177,19 +177,14 @@ class HFTextEncoder(TextEncoder):
     def embedding_weight(self) -> Tensor:
         return self._trunk.get_submodule(self._family.embedding).weight
 
-    def watch_attention(self, layer: int, receive: Callable[[Tensor], None]) -> list[Handle]:
-        """See `TextEncoder.watch_attention`."""
-        return self._watch_attention(layer, None, receive)
-
-    def watch_queries(self, layer: int, queries: Tensor, receive: Callable[[Tensor], None]) -> list[Handle]:
-        """See `TextEncoder.watch_queries`."""
-        return self._watch_attention(layer, queries, receive)
-
-    def _watch_attention(
-        self, layer: int, queries: Tensor | None, receive: Callable[[Tensor], None]
+    def watch_attention(
+        self, layer: int, receive: Callable[[Tensor], None], queries: Tensor | None = None
     ) -> list[Handle]:
-        """Compute the weights beside the model, from its own queries and keys and from the arguments that its
-        attention got, so that neither its attention implementation nor its result changes."""
+        """See `TextEncoder.watch_attention`.
+
+        Compute the weights beside the model, from its own queries and keys and from the arguments that its
+        attention got, so that neither its attention implementation nor its result changes.
+        """
         module = self.layer_modules()[layer].get_submodule(self._family.attention)
         signature = inspect.signature(module.forward)
         parts: dict[str, Tensor] = {}

@@ -148,24 +148,15 @@ class TextEncoder(ABC):
         """The module whose output is the attention feature of a layer."""
 
     @abstractmethod
-    def watch_attention(self, layer: int, receive: Callable[[Tensor], None]) -> list[Handle]:
-        """Hook a layer so that `receive` gets its attention weights [rows, H, S, S] at every encode."""
-
-    def watch_queries(self, layer: int, queries: Tensor, receive: Callable[[Tensor], None]) -> list[Handle]:
-        """Hook a layer so that `receive` gets the attention weights of some query tokens: [rows, H, Q, S].
-
-        An encoder that can leave the other weights uncomputed does it here; `_row_queries` says which
-        queries those are in its own rows.
+    def watch_attention(
+        self, layer: int, receive: Callable[[Tensor], None], queries: Tensor | None = None
+    ) -> list[Handle]:
+        """Hook a layer so that `receive` gets its attention weights [rows, H, S, S] at every encode.
 
         Args:
-            queries: [B, Q] long, positions in each prompt.
+            queries: [B, Q] long, positions in each prompt: only these tokens' weights are computed,
+                [rows, H, Q, S]. `_row_queries` says which they are in the encoder's rows.
         """
-
-        def select(weights: Tensor) -> None:
-            wanted = self._row_queries(queries, len(weights), weights.shape[-1])
-            receive(select_queries(weights, wanted))
-
-        return self.watch_attention(layer, select)
 
     @abstractmethod
     def embedding_weight(self) -> Tensor:
@@ -225,7 +216,7 @@ class TextEncoder(ABC):
                 def pass_on(weights: Tensor, layer: int = layer) -> None:
                     receive(layer, ATTENTION_WEIGHTS, self._queries_to_prompts(weights, queries))
 
-                for handle in self.watch_queries(layer, queries, pass_on):
+                for handle in self.watch_attention(layer, pass_on, queries):
                     stack.callback(handle.remove)
             yield
 

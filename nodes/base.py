@@ -58,6 +58,23 @@ def encoders_input() -> io.String.Input:
     )
 
 
+def seed_input(gives: str) -> io.Int.Input:
+    """Of a training; `gives` says what equal ones give. A new seed after each run would train anew, and never
+    find its checkpoint."""
+    return io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFF, control_after_generate=False, tooltip=gives)
+
+
+def checkpoint_input() -> io.String.Input:
+    """Name under which a training keeps its unfinished run."""
+    return io.String.Input(
+        "checkpoint",
+        default="",
+        tooltip="A plain name such as 'my-culture', to keep an unfinished run in the output folder, under "
+        "culture_checkpoints. Cancel, and queue again with the same settings to go on. It is removed when "
+        "the run ends well. Empty: a cancelled run is lost.",
+    )
+
+
 def file_fingerprint(kind: str, name: str | None) -> str:
     """What tells ComfyUI's cache that a chosen file has changed."""
     return file_state(model_path(kind, name)) if name else ""

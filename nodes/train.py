@@ -8,7 +8,15 @@ from ..culture_core.files import MAX_LATENTS, CultureSAE
 from ..culture_core.pairs import PromptPair
 from ..culture_core.sae import SAEConfig
 from ..culture_core.sae.config import PRECISIONS
-from .base import CulturePairsType, CultureSAEType, encoder_input, problem_of, schema
+from .base import (
+    CulturePairsType,
+    CultureSAEType,
+    checkpoint_input,
+    encoder_input,
+    problem_of,
+    schema,
+    seed_input,
+)
 
 
 class CultureTrainSAE(io.ComfyNode):
@@ -87,22 +95,8 @@ class CultureTrainSAE(io.ComfyNode):
                     tooltip="0.0004 is the paper's. Lower it where the loss jumps; 0.001 is faster for small "
                     "dictionaries.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFF,
-                    # A new seed after each run would train anew, and never find its checkpoint.
-                    control_after_generate=False,
-                    tooltip="The same seed, prompts and settings give the same SAE.",
-                ),
-                io.String.Input(
-                    "checkpoint",
-                    default="",
-                    tooltip="A plain name such as 'my-culture', to keep an unfinished run in the output "
-                    "folder, under culture_checkpoints. Cancel, and queue again with the same settings to go "
-                    "on. It is removed when the run ends well. Empty: a cancelled run is lost.",
-                ),
+                seed_input("The same seed, prompts and settings give the same SAE."),
+                checkpoint_input(),
                 encoder_input("An SAE belongs to one."),
                 io.String.Input(
                     "extra_text",

@@ -6,7 +6,15 @@ from ..culture_core.comfy import checkpoint_path, train_enhancer_on_model
 from ..culture_core.enhancer import EnhancerConfig
 from ..culture_core.enhancer_training.losses import LOSSES
 from ..culture_core.pairs import PromptPair
-from .base import CultureEnhancerType, CulturePairsType, encoder_input, problem_of, schema
+from .base import (
+    CultureEnhancerType,
+    CulturePairsType,
+    checkpoint_input,
+    encoder_input,
+    problem_of,
+    schema,
+    seed_input,
+)
 
 
 class CultureTrainEnhancer(io.ComfyNode):
@@ -100,22 +108,8 @@ class CultureTrainEnhancer(io.ComfyNode):
                     round=0.0001,
                     tooltip="The enhancer ends as a moving average of this decay; 0.99 is smoother. 0: off.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFF,
-                    # A new seed after each run would train anew, and never find its checkpoint.
-                    control_after_generate=False,
-                    tooltip="The same seed, pictures and settings give the same enhancer.",
-                ),
-                io.String.Input(
-                    "checkpoint",
-                    default="",
-                    tooltip="A plain name such as 'my-culture', to keep an unfinished run in the output "
-                    "folder, under culture_checkpoints. It is removed when the run ends well. Empty: a "
-                    "cancelled run is lost.",
-                ),
+                seed_input("The same seed, pictures and settings give the same enhancer."),
+                checkpoint_input(),
                 encoder_input("An enhancer belongs to one."),
             ],
             outputs=[

@@ -170,18 +170,13 @@ class ComfyTextEncoder(TextEncoder):
             return self.attention_output_module(layer).weight
         return next(self.layer_modules()[layer].parameters())
 
-    def watch_attention(self, layer: int, receive: Callable[[Tensor], None]) -> list[Handle]:
-        """See `TextEncoder.watch_attention`."""
-        return self._watch_attention(layer, None, receive)
-
-    def watch_queries(self, layer: int, queries: Tensor, receive: Callable[[Tensor], None]) -> list[Handle]:
-        """See `TextEncoder.watch_queries`."""
-        return self._watch_attention(layer, queries, receive)
-
-    def _watch_attention(
-        self, layer: int, queries: Tensor | None, receive: Callable[[Tensor], None]
+    def watch_attention(
+        self, layer: int, receive: Callable[[Tensor], None], queries: Tensor | None = None
     ) -> list[Handle]:
-        """Wrap the block's attention function for the length of a call."""
+        """See `TextEncoder.watch_attention`.
+
+        Wrap the block's attention function for the length of a call.
+        """
         module = self.model.get_submodule(self.places.attention(layer))
         signature = inspect.signature(module.forward)
 
