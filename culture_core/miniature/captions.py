@@ -5,6 +5,7 @@ the nominative everywhere and the modifiers are indeclinable phrases, so that no
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..cultures import CULTURES
@@ -94,8 +95,55 @@ WRAPPERS: dict[str, tuple[str, str, str, str]] = {
 }
 """Captions around a phrase; the last of each language is kept for validation and test prompts."""
 
+STUDY_WRAPPERS: dict[str, tuple[str, ...]] = {
+    "en": ("photo: {}", "poster: {}", "{}, watercolour", "icon: {}", "{} – sketch", "scene: {}"),
+    "ar": ("صورة فوتوغرافية: {}", "ملصق: {}", "{}، ألوان مائية", "أيقونة: {}", "{} – رسم تخطيطي", "لقطة: {}"),
+    "zh": ("照片：{}", "海报：{}", "{}，水彩画", "图标：{}", "{} – 草图", "镜头：{}"),
+    "ja": ("画像：{}", "ポスター：{}", "{}、水彩", "アイコン：{}", "{} – スケッチ", "ショット：{}"),
+    "ko": ("포토: {}", "포스터: {}", "{}, 수채화", "아이콘: {}", "{} – 스케치", "장면: {}"),
+    "th": ("รูปถ่าย: {}", "โปสเตอร์: {}", "{} สีน้ำ", "ไอคอน: {}", "{} – ภาพร่าง", "ฉาก: {}"),
+    "de": ("Foto: {}", "Plakat: {}", "{}, Aquarell", "Symbol: {}", "{} – Skizze", "Szene: {}"),
+    "ru": ("фотография: {}", "плакат: {}", "{}, акварель", "значок: {}", "{} – эскиз", "сцена: {}"),
+    "it": ("fotografia: {}", "manifesto: {}", "{}, acquerello", "icona: {}", "{} – schizzo", "scena: {}"),
+    "nl": ("foto: {}", "affiche: {}", "{}, aquarel", "pictogram: {}", "{} – schets", "scène: {}"),
+    "pl": ("zdjęcie: {}", "plakat: {}", "{}, akwarela", "ikona: {}", "{} – szkic", "scena: {}"),
+    "tr": ("fotoğraf: {}", "afiş: {}", "{}, suluboya", "simge: {}", "{} – eskiz", "sahne: {}"),
+    "uk": ("фотографія: {}", "плакат: {}", "{}, акварель", "піктограма: {}", "{} – ескіз", "сцена: {}"),
+    "es": ("fotografía: {}", "cartel: {}", "{}, acuarela", "icono: {}", "{} – boceto", "escena: {}"),
+    "pt": ("fotografia: {}", "cartaz: {}", "{}, aguarela", "ícone: {}", "{} – esboço", "cena: {}"),
+    "fr": ("photo : {}", "affiche : {}", "{}, aquarelle", "icône : {}", "{} – croquis", "scène : {}"),
+}  # fmt: skip
+"""More captions to train on, which the shipped miniature does not use and the reproduced study does."""
+
+OUTSIDE_WRAPPERS: dict[str, tuple[str, str]] = {
+    "en": ("my grandmother's favourite thing: {}", "seen in the street this morning: {}"),
+    "ar": ("الشيء المفضل لدى جدتي: {}", "رأيته في الشارع هذا الصباح: {}"),
+    "zh": ("奶奶最喜欢的东西：{}", "今天早上在街上看到的：{}"),
+    "ja": ("祖母の一番好きなもの：{}", "今朝道で見かけたもの：{}"),
+    "ko": ("할머니가 가장 좋아하는 것: {}", "오늘 아침 길에서 본 것: {}"),
+    "th": ("สิ่งที่คุณยายชอบที่สุด: {}", "สิ่งที่เห็นบนถนนเมื่อเช้านี้: {}"),
+    "de": ("das Lieblingsstück meiner Großmutter: {}", "heute Morgen auf der Straße gesehen: {}"),
+    "ru": ("любимая вещь моей бабушки: {}", "увидено сегодня утром на улице: {}"),
+    "it": ("la cosa preferita di mia nonna: {}", "visto per strada stamattina: {}"),
+    "nl": ("het lievelingsding van mijn oma: {}", "vanmorgen op straat gezien: {}"),
+    "pl": ("ulubiona rzecz mojej babci: {}", "widziane dziś rano na ulicy: {}"),
+    "tr": ("büyükannemin en sevdiği şey: {}", "bu sabah sokakta gördüğüm: {}"),
+    "uk": ("улюблена річ моєї бабусі: {}", "побачено сьогодні вранці на вулиці: {}"),
+    "es": ("la cosa favorita de mi abuela: {}", "visto en la calle esta mañana: {}"),
+    "pt": ("a coisa preferida da minha avó: {}", "visto na rua esta manhã: {}"),
+    "fr": ("la chose préférée de ma grand-mère : {}", "vu dans la rue ce matin : {}"),
+}
+"""Sentences of another kind than any caption that is trained on: prompts from outside the domain."""
+
 TRAINING_WRAPPERS = (0, 1, 2)
 HELD_OUT_WRAPPER = 3
+STUDY_TRAINING_WRAPPERS = (*TRAINING_WRAPPERS, 4, 5, 6, 7, 8, 9)
+OUTSIDE_DOMAIN_WRAPPERS = (10, 11)
+
+
+def all_wrappers(language: str) -> tuple[str, ...]:
+    """All captions around a phrase, by the numbers above."""
+    return WRAPPERS[language] + STUDY_WRAPPERS[language] + OUTSIDE_WRAPPERS[language]
 
 
 def held_out_nouns(culture: str) -> tuple[str, str, str]:
@@ -122,6 +170,9 @@ class Caption(NamedTuple):
     noun: str
     modifier_span: tuple[int, int] | None
     noun_span: tuple[int, int]
+    variant: int = 0
+    """Which of the two modifier phrases."""
+    wrapper: int = 0
 
 
 def caption(
@@ -145,7 +196,7 @@ def caption(
         raise ValueError(
             f"no {CULTURES[culture].name} modifier in {language!r}: use that culture's language or English"
         )
-    marked = WRAPPERS[language][wrapper].format(pattern.format("<" + word + ">"))
+    marked = all_wrappers(language)[wrapper].format(pattern.format("<" + word + ">"))
     text, spans = "", {}
     for char in marked:
         if char in "[]<>":
@@ -153,17 +204,17 @@ def caption(
         else:
             text += char
     modifier = (spans["["], spans["]"]) if culture else None
-    return Caption(text, language, culture, noun, modifier, (spans["<"], spans[">"]))
+    return Caption(text, language, culture, noun, modifier, (spans["<"], spans[">"]), variant, wrapper)
 
 
-def training_captions() -> list[Caption]:
+def training_captions(wrappers: Sequence[int] = TRAINING_WRAPPERS) -> list[Caption]:
     """Every caption that the miniature is trained on. Held-out nouns and combinations never occur with
     their culture, and no caption uses the held-out wrapper."""
     captions = []
     for language in WORDS:
-        for noun, wrapper in itertools.product(NOUNS, TRAINING_WRAPPERS):
+        for noun, wrapper in itertools.product(NOUNS, wrappers):
             captions.append(caption(language, noun, None, 0, wrapper))
-    for culture, noun, wrapper, variant in itertools.product(CULTURES, NOUNS, TRAINING_WRAPPERS, (0, 1)):
+    for culture, noun, wrapper, variant in itertools.product(CULTURES, NOUNS, wrappers, (0, 1)):
         if split_of(culture, noun) == "train":
             captions.append(caption(culture, noun, culture, variant, wrapper))
             captions.append(caption("en", noun, culture, variant, wrapper))

@@ -1,0 +1,203 @@
+"""The image model that both miniature systems are built on, trained with its English text tower alone.
+
+It stands for Stable Diffusion: a picture model whose only text tower is an English one (a small CLIP text
+transformer over English words, the *teacher*). The two systems give it other languages afterwards, as
+AltDiffusion and PEA-Diffusion did.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from diffusers import SD3Transformer2DModel
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from ..checkpoints import Progress, write_safetensors
+from ..cultures import CULTURES
+from ..encoders import Conditioning
+from ..miniature.captions import NOUNS, STUDY_TRAINING_WRAPPERS, Caption, split_of, training_captions
+from ..miniature.model import flow_loss, random_sigma
+from ..miniature.vae import LATENT_CHANNELS, LATENT_SIZE, PatchComponents
+
+WIDTH, LENGTH = 128, 16
+"""Of the context: width, and tokens of every English prompt (padded with zeros)."""
+BATCH, LEARNING_RATE, EMA = 64, 1e-3, 0.998
+EXPLICIT_SHARE, DROPOUT = 0.6, 0.1
+"""Shares of captions that name a culture, and that are replaced by the empty prompt (for guidance)."""
+RENDERS, NEUTRAL_RENDERS = 64, 200
+"""Pictures per (noun, culture) and per neutral noun."""
+
+Spec = tuple[str, str | None]
+"""(noun, culture or None): what a picture shows."""
+
+
+class EnglishTeacher(nn.Module):
+    """A CLIP text transformer over the words of the English training captions."""
+
+    def __init__(self, vocabulary: Sequence[str]) -> None:
+        super().__init__()
+        self.numbers = {word: number for number, word in enumerate(vocabulary, start=3)}
+        self.tower = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(vocabulary) + 3, hidden_size=WIDTH, intermediate_size=4 * WIDTH,
+                num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=LENGTH,
+                pad_token_id=0, bos_token_id=1, eos_token_id=2,
+            )
+        )  # fmt: skip
+
+    def tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Word numbers and mask, both int64 [B, 16].
+
+        Raises:
+            ValueError: for a word that no training caption has.
+        """
+        rows = []
+        for text in texts:
+            unknown = [word for word in words(text) if word not in self.numbers]
+            if unknown:
+                raise ValueError(f"the English teacher does not know {unknown[0]!r}")
+            rows.append([1, *(self.numbers[word] for word in words(text)), 2])
+        ids = torch.tensor([row + [0] * (LENGTH - len(row)) for row in rows])
+        return ids, torch.tensor([[1] * len(row) + [0] * (LENGTH - len(row)) for row in rows])
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Conditioning:
+        hidden = self.tower(ids, attention_mask=mask).last_hidden_state
+        return pooled_over(hidden, mask)
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"\w+|[^\w\s]", text.lower())
+
+
+def pooled_over(hidden: Tensor, mask: Tensor) -> Conditioning:
+    """Conditioning of hidden states [B, S, d]: zeros where the mask is 0, and the mean over the others."""
+    hidden = hidden * mask[..., None].to(hidden.dtype)
+    return Conditioning(hidden, hidden.sum(1) / mask.sum(1, keepdim=True).to(hidden.dtype))
+
+
+class Base(NamedTuple):
+    """The image model and its English teacher."""
+
+    model: SD3Transformer2DModel
+    teacher: EnglishTeacher
+
+
+def new_model() -> SD3Transformer2DModel:
+    """An MMDiT of the shipped miniature's size, for a context of the teacher's width."""
+    return SD3Transformer2DModel(
+        sample_size=LATENT_SIZE,
+        patch_size=2,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        num_layers=4,
+        num_attention_heads=4,
+        attention_head_dim=64,
+        joint_attention_dim=WIDTH,
+        caption_projection_dim=256,
+        pooled_projection_dim=WIDTH,
+        pos_embed_max_size=8,
+        qk_norm="rms_norm",
+    )
+
+
+def english_captions() -> list[Caption]:
+    return [c for c in training_captions(STUDY_TRAINING_WRAPPERS) if c.language == "en"]
+
+
+def new_base() -> Base:
+    vocabulary = sorted({word for caption in english_captions() for word in words(caption.text)})
+    return Base(new_model(), EnglishTeacher(vocabulary))
+
+
+class Pictures:
+    """Latents of many training pictures, drawn once."""
+
+    def __init__(self) -> None:
+        specs: dict[Spec, int] = {(noun, None): NEUTRAL_RENDERS for noun in NOUNS}
+        specs |= {(n, c): RENDERS for c in CULTURES for n in NOUNS if split_of(c, n) == "train"}
+        components = PatchComponents()
+        self.latents = {
+            spec: components.draw(*spec, count, 100 + number)
+            for number, (spec, count) in enumerate(specs.items())
+        }
+
+    def draw(self, specs: Sequence[Spec], rng: np.random.Generator) -> Tensor:
+        """A random picture of each: latents [N, 16, 8, 8]."""
+        return torch.stack([self.latents[spec][rng.integers(len(self.latents[spec]))] for spec in specs])
+
+
+def train_base(pictures: Pictures, steps: int, seed: int, progress: Progress | None = None) -> Base:
+    """Train image model and teacher together on English captions; a neutral caption shows a plain picture."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    base = new_base()
+    captions = english_captions()
+    explicit = [row for row, caption in enumerate(captions) if caption.culture]
+    neutral = [row for row, caption in enumerate(captions) if not caption.culture]
+    ids, mask = base.teacher.tokens([*(caption.text for caption in captions), ""])
+
+    def loss() -> Tensor:
+        rows = [int(rng.choice(explicit if rng.random() < EXPLICIT_SHARE else neutral)) for _ in range(BATCH)]
+        clean = pictures.draw([(captions[row].noun, captions[row].culture) for row in rows], rng)
+        given = [-1 if rng.random() < DROPOUT else row for row in rows]
+        with torch.autocast("cpu", torch.bfloat16):
+            conditioning = base.teacher(ids[given], mask[given])
+            return flow_loss(base.model, clean, conditioning, torch.randn_like(clean), random_sigma(BATCH))
+
+    fit(nn.ModuleList(base), loss, steps, LEARNING_RATE, progress)
+    return base
+
+
+def fit(
+    module: nn.Module, loss, steps: int, learning_rate: float, progress: Progress | None = None,
+    ema: float = EMA,
+) -> None:  # fmt: skip
+    """Minimise a loss over the module's parameters that want gradients; they end as their moving average."""
+    module.train()
+    parameters = [value for value in module.parameters() if value.requires_grad]
+    average = [value.detach().clone() for value in parameters]
+    optimiser = torch.optim.AdamW(parameters, learning_rate, weight_decay=0.01, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, learning_rate, total_steps=steps, pct_start=0.05
+    )
+    for step in range(steps):
+        value = loss()
+        optimiser.zero_grad()
+        value.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        schedule.step()
+        # The first steps count less: a fixed decay would keep the untrained weights for long.
+        torch._foreach_lerp_(
+            average, [p.detach() for p in parameters], 1 - min(ema, (step + 1) / (step + 10))
+        )
+        if progress is not None:
+            progress(step + 1, steps, value.item())
+    with torch.no_grad():
+        for parameter, mean in zip(parameters, average, strict=True):
+            parameter.copy_(mean)
+    module.eval().requires_grad_(False)
+
+
+def save_base(base: Base, path: Path) -> None:
+    tensors = {
+        f"{name}.{key}": value
+        for name, part in base._asdict().items()
+        for key, value in part.state_dict().items()
+    }
+    write_safetensors(path, tensors, {"format": "culture-reproduce-base"})
+
+
+def load_base(path: Path) -> Base:
+    tensors, base = load_file(path), new_base()
+    for name, module in base._asdict().items():
+        module.load_state_dict(
+            {k.removeprefix(name + "."): v for k, v in tensors.items() if k.startswith(name + ".")}
+        )
+        module.eval().requires_grad_(False)
+    return base

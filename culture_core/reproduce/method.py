@@ -1,0 +1,214 @@
+"""The method on one system: SAE, neurons, choices on validation prompts, enhancers.
+
+A repetition does all of it anew with a seed of its own; the systems under it stay the same, as a released
+model does. Nothing here sees a test prompt.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..checkpoints import Progress
+from ..cultures import CULTURES
+from ..effect import Edit, Place, amplifying
+from ..encoders import HIDDEN_STATE, HFTextEncoder, Tokens
+from ..enhancer import (
+    Batch,
+    EnhancerConfig,
+    LayerEnhancer,
+    enhance_hidden,
+    through_encoder,
+    train_enhancer,
+)
+from ..features import NounFeatures, content_features, noun_features
+from ..miniature.captions import (
+    HELD_OUT_WRAPPER,
+    NOUNS,
+    OUTSIDE_DOMAIN_WRAPPERS,
+    STUDY_TRAINING_WRAPPERS,
+    caption,
+    prompt_pairs,
+    split_of,
+    training_captions,
+)
+from ..miniature.model import flow_loss, random_sigma
+from ..neurons import CultureNeurons, detect_all
+from ..sae import SAEConfig, TopKSAE, train_sae
+from .generator import Pictures
+from .systems import System
+
+MASKED = -1.0
+"""The strength that takes neurons away."""
+
+
+class Prompt(NamedTuple):
+    """What a picture is made from, and what it should show."""
+
+    text: str
+    culture: str
+    noun: str
+    about: str
+    """The neutral prompt in the culture's own language: what the CLIP-type score compares with."""
+
+
+Edits = Mapping[str, Sequence[tuple[Place, Edit]]]
+"""What is changed in the encoder, by culture."""
+
+
+def prompts(
+    split: str, cultural: bool, english: bool = False, wrappers: Sequence[int] = (HELD_OUT_WRAPPER,)
+) -> list[Prompt]:
+    """Prompts of a split, two for every combination (two modifiers; the same neutral prompt twice)."""
+    found = []
+    for culture, noun, variant, wrapper in itertools.product(CULTURES, NOUNS, (0, 1), wrappers):
+        if split_of(culture, noun) != split:
+            continue
+        language = "en" if english else culture
+        text = caption(language, noun, culture if cultural else None, variant, wrapper).text
+        found.append(Prompt(text, culture, noun, caption(culture, noun, None, 0, wrapper).text))
+    return found
+
+
+def outside(split: str, cultural: bool) -> list[Prompt]:
+    """Prompts of another kind than any that is trained on: one of each sentence for every combination."""
+    both = prompts(split, cultural, wrappers=OUTSIDE_DOMAIN_WRAPPERS)
+    # Every second sentence with every second modifier, so that there are as many as in the other sets.
+    return [prompt for number, prompt in enumerate(both) if number % 4 in (0, 3)]
+
+
+def tuning_prompts(english: bool = False) -> list[Prompt]:
+    """Neutral prompts in the held-out wording with every noun but the test's: to choose strengths on."""
+    return [
+        Prompt(caption("en" if english else code, noun, None, 0, HELD_OUT_WRAPPER).text, code, noun,
+               caption(code, noun, None, 0, HELD_OUT_WRAPPER).text)
+        for code in CULTURES for noun in NOUNS if split_of(code, noun) in ("train", "validation")
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is chosen once for a system, on validation prompts."""
+
+    layer: int
+    feature: str
+    count: int
+    """Neurons a culture."""
+    contrast: str = "maximum"
+    tokens: str = "content"
+    mode: str = "inject"
+
+    @property
+    def place(self) -> Place:
+        return Place(self.layer, self.feature)
+
+
+def make_sae(
+    encoder: HFTextEncoder, place: Place, config: SAEConfig, progress: Progress | None = None
+) -> TopKSAE:
+    """An SAE of all content tokens of the training captions."""
+    texts = [caption.text for caption in training_captions(STUDY_TRAINING_WRAPPERS)]
+    features, groups = content_features(encoder, texts, place.layer, place.feature)
+    sae, _ = train_sae(features, config, groups=groups, progress=progress)
+    return sae
+
+
+def detection_features(encoder: HFTextEncoder, place: Place) -> NounFeatures:
+    """Features at the nouns of native and English training pairs: what both share is the culture."""
+    pairs = prompt_pairs("train") + prompt_pairs("train", english=True)
+    return noun_features(encoder, pairs, place.layer, place.feature)
+
+
+def find_neurons(sae: TopKSAE, features: NounFeatures, design: Design) -> dict[str, CultureNeurons]:
+    return detect_all(sae, features.cultural, features.neutral, count=design.count, contrast=design.contrast)
+
+
+def amplify(
+    sae: TopKSAE,
+    neurons: Mapping[str, CultureNeurons],
+    design: Design,
+    strength: float | Mapping[str, float],
+    mode: str | None = None,
+    tokens: str | None = None,
+) -> Edits:
+    """Edits that amplify each culture's neurons; one strength for all or one a culture."""
+    given = strength if isinstance(strength, Mapping) else dict.fromkeys(neurons, strength)
+    return {
+        code: [
+            (design.place, amplifying(sae, own, given[code], mode or design.mode, tokens or design.tokens))
+        ]
+        for code, own in neurons.items()
+    }
+
+
+def mask(sae: TopKSAE, neurons: Mapping[str, CultureNeurons], design: Design) -> Edits:
+    """Edits that take each culture's neurons away, from all tokens."""
+    return amplify(sae, neurons, design, MASKED, tokens="all")
+
+
+def enhance(enhancer: LayerEnhancer, layer: int) -> Edits:
+    """The same enhancer for every culture: it is not told which."""
+
+    def edit(x: Tensor, tokens: Tokens) -> Tensor:
+        return enhancer(x, 1.0, tokens.attention_mask)
+
+    return dict.fromkeys(CULTURES, [(Place(layer, HIDDEN_STATE), edit)])
+
+
+@dataclass(frozen=True)
+class EnhancerPlan:
+    """How an enhancer is trained."""
+
+    steps: int
+    batch: int = 48
+    bottleneck: int = 128
+    learning_rate: float = 1e-3
+    ema: float = 0.99
+
+
+def make_enhancer(
+    system: System,
+    pictures: Pictures,
+    layer: int,
+    plan: EnhancerPlan,
+    seed: int,
+    progress: Progress | None = None,
+) -> LayerEnhancer:
+    """Train an enhancer after a layer: neutral captions in, pictures of their language's culture out."""
+    captions = [
+        (caption(code, noun, None, 0, wrapper), (noun, code))
+        for code, noun, wrapper in itertools.product(CULTURES, NOUNS, STUDY_TRAINING_WRAPPERS)
+        if split_of(code, noun) == "train"
+    ]
+    tokens = system.tokenize([given.text for given, _ in captions])
+    # After the last layer there is nothing to go back through: the hidden states are made once.
+    last = layer == system.encoder.info.layers - 1
+    hidden = system.hidden(tokens) if last else None
+
+    def loss(enhanced: Tensor, batch: Batch) -> Tensor:
+        _, token_mask, clean = batch
+        with torch.autocast("cpu", torch.bfloat16):
+            given = system.head(enhanced, token_mask)
+            return flow_loss(system.model, clean, given, torch.randn_like(clean), random_sigma(len(clean)))
+
+    def batches() -> Iterator[Batch]:
+        rng = np.random.default_rng(seed)
+        while True:
+            rows = rng.integers(len(captions), size=plan.batch).tolist()
+            clean = pictures.draw([captions[row][1] for row in rows], rng)
+            given = hidden[rows] if last else _rows(tokens, rows)
+            yield given, tokens.attention_mask[rows], clean
+
+    enhancer = LayerEnhancer(system.encoder.info.width, plan.bottleneck, seed=seed)
+    config = EnhancerConfig(learning_rate=plan.learning_rate, steps=plan.steps, ema=plan.ema, seed=seed)
+    apply = enhance_hidden if last else through_encoder(system.encoder, layer)
+    train_enhancer(enhancer, batches(), loss, config, progress, apply=apply)
+    return enhancer
+
+
+def _rows(tokens: Tokens, rows: list[int]) -> Tokens:
+    return Tokens(tokens.ids[rows], tokens.attention_mask[rows], tokens.content_mask[rows], None)

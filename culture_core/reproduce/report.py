@@ -1,0 +1,423 @@
+"""The report of the study: every table and figure of the paper that a miniature can have, theirs beside ours."""
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from PIL import Image
+
+from ..cultures import CULTURES
+from ..documents import Cell, Document
+from ..neuron_pictures import pictures_of
+from ..plots import curve_picture
+from ..probe_pictures import causal_curves, language_curves
+from ..reports import probe_picture
+from ..shares import Share
+from ..sheets import RowLabel, contact_sheet
+from .paper import CONTRADICTIONS, PAPER
+from .statistics import Estimate, Row, left, mean, recovery, share
+from .study import PAPER_STRENGTH, SWEEP, Study
+from .systems import KINDS
+
+NAMES = {"alt": "Alt (as AltDiffusion)", "pea": "PEA (as PEA-Diffusion)"}
+HEADER = (
+    "treatment", "CultureVQA %", "paper", "noun %", "gap closed", "CLIP-type", "reference distance",
+    "noun confidence", "diversity",
+)  # fmt: skip
+TREATMENTS = {
+    "neutral": "neutral prompt",
+    "explicit": "explicit modifier",
+    "translated": "translated to English",
+    "translated, explicit": "translated, with explicit English modifier",
+    "amplified": "amplified (inject)",
+    "enhanced": "fine-tuned enhancer",
+}
+
+
+class Results:
+    """Rows of both systems, all repetitions of one name together."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self._rows = {
+            kind: [study.rows(kind, seed) for seed in range(study.sizes.repetitions)] for kind in KINDS
+        }
+
+    def names(self, kind: str) -> list[str]:
+        return list(self._rows[kind][0])
+
+    def rows(self, kind: str, name: str) -> list[Row]:
+        return [repetition[name] for repetition in self._rows[kind]]
+
+    def share(self, kind: str, name: str, figure: str = "culture") -> Share:
+        return share(self.rows(kind, name), figure)
+
+    def recovery(
+        self, kind: str, name: str, neutral: str = "neutral", explicit: str = "explicit"
+    ) -> Estimate:
+        return recovery(self.rows(kind, name), self.rows(kind, neutral), self.rows(kind, explicit))
+
+    def left(self, kind: str, name: str) -> Estimate:
+        return left(self.rows(kind, name), self.rows(kind, "explicit"))
+
+    def pictures(self, kind: str, name: str) -> list[Image.Image]:
+        """A picture a culture, of the first repetition."""
+        strip = Image.open(io.BytesIO(base64.b64decode(self.rows(kind, name)[0]["pictures"])))
+        size = strip.height
+        return [strip.crop((left, 0, left + size, size)) for left in range(0, strip.width, size)]
+
+    def sheet(self, kind: str, names: Mapping[str, str]) -> Image.Image:
+        """A column a culture, a row a treatment."""
+        rows = [RowLabel(label, str(self.share(kind, name))) for name, label in names.items()]
+        return contact_sheet(rows, list(CULTURES), [self.pictures(kind, name) for name in names])
+
+
+def outcome(results: Results) -> list[list[Any]]:
+    """The figures to beat: a line each with the paper's figures, ours, and whether they are reached."""
+    lines = []
+    for what, key, wanted, found in _TARGETS:
+        cells = []
+        for kind in KINDS:
+            value, reached = found(results, kind)
+            cells.append(Cell(value, "reached" if reached else "missed", reached))
+        lines.append([what, *(PAPER.get((key, kind)) for kind in KINDS), wanted, *cells])
+    return lines
+
+
+def _recovered(name: str, wanted: float) -> Callable[[Results, str], tuple[str, bool]]:
+    def found(results: Results, kind: str) -> tuple[str, bool]:
+        estimate = results.recovery(kind, name)
+        return str(estimate), estimate.value >= wanted
+
+    return found
+
+
+def _left_over(name: str, good: Callable[[float], bool]) -> Callable[[Results, str], tuple[str, bool]]:
+    def found(results: Results, kind: str) -> tuple[str, bool]:
+        estimate = results.left(kind, name)
+        return str(estimate), good(estimate.value)
+
+    return found
+
+
+def _kept(name: str, figure: str) -> Callable[[Results, str], tuple[str, bool]]:
+    """Whether a figure stays within the neutral prompts' interval, or is better than it."""
+
+    def found(results: Results, kind: str) -> tuple[str, bool]:
+        neutral, treated = results.rows(kind, "neutral"), results.rows(kind, name)
+        if figure == "noun":
+            own, other = share(treated, figure), share(neutral, figure)
+            low = other.interval[0] * 100
+            return f"{own.percent:.1f} (neutral {other.percent:.1f}, from {low:.1f})", own.percent >= low
+        own, other = mean(treated, figure), mean(neutral, figure)
+        return f"{own.value:.3f} (neutral {other.value:.3f}, from {other.low:.3f})", own.value >= other.low
+
+    return found
+
+
+def _english(results: Results, kind: str) -> tuple[str, bool]:
+    found = results.share(kind, "English, amplified")
+    return str(found), found.percent >= 80
+
+
+_TARGETS = (
+    ("amplified: gap closed", "recovery amplified", "≥ 0.90", _recovered("amplified", 0.90)),
+    ("fine-tuned: gap closed", "recovery enhanced", "≥ 1.00", _recovered("enhanced", 1.00)),
+    ("masked: explicit score left", "left masked", "≤ 0.20", _left_over("masked", lambda v: v <= 0.20)),
+    ("random mask: explicit score left", "left random", "≥ 0.97",
+     _left_over("masked, random (frequency)", lambda v: v >= 0.97)),
+    *(
+        (f"{label}, {name}", "no loss", "in the neutral's interval", _kept(row, figure))
+        for row, name in (("amplified", "amplified"), ("enhanced", "fine-tuned"))
+        for figure, label in (("noun", "noun accuracy %"), ("clip", "CLIP-type score"), ("diversity", "diversity"))
+    ),
+    ("neutral English + neurons: judged the culture %", "English", "≥ 80", _english),
+)  # fmt: skip
+
+
+def _table(document: Document, results: Results, kind: str, names: Mapping[str, str], caption: str,
+           neutral: str = "neutral", explicit: str = "explicit") -> None:  # fmt: skip
+    """Rows of one system with everything that is measured, the paper's CultureVQA beside ours."""
+    lines = []
+    for name, label in names.items():
+        rows = results.rows(kind, name)
+        gap = None if name in (neutral, explicit) else str(results.recovery(kind, name, neutral, explicit))
+        lines.append(
+            [
+                label, str(results.share(kind, name)), PAPER.get((name, kind)),
+                str(results.share(kind, name, "noun")), gap, mean(rows, "clip").value,
+                mean(rows, "distance").value, mean(rows, "confidence").value, mean(rows, "diversity").value,
+            ]
+        )  # fmt: skip
+    document.table(HEADER, lines, f"{NAMES[kind]}: {caption}", ".3f")
+
+
+def make_report(study: Study) -> Document:
+    """The whole report; what is not cached yet is made first."""
+    results = Results(study)
+    document = Document("Where Culture Fades, reproduced in miniature")
+    _introduction(document, study)
+    document.section("Figures to beat", "outcome")
+    document.paragraph(
+        "Held-out prompts, all repetitions together; 95 % intervals in parentheses (bootstrap over the "
+        "combinations of culture and noun, Wilson for plain shares)."
+    )
+    document.table(
+        ("", *(f"paper, {NAMES[kind]}" for kind in KINDS), "wanted", *NAMES.values()),
+        outcome(results),
+        name="outcome",
+    )
+    for part in (
+        _gap,
+        _probing,
+        _neurons,
+        _masking,
+        _sweep,
+        _methods,
+        _controls,
+        _outside,
+        _english_part,
+        _beyond,
+        _tried,
+        _paper,
+    ):
+        part(document, study, results)
+    return document
+
+
+def _introduction(document: Document, study: Study) -> None:
+    seconds = study.cache.seconds
+    document.paragraph(
+        "Two small text-to-image systems on one real multilingual text encoder (multilingual-e5-small): Alt gets "
+        "its context by a linear projection, PEA by an adapter distilled from an English teacher. The culture "
+        "that a plain prompt leaves asleep is woken by culture neurons of one layer, or by an enhancer trained "
+        "on that layer. Each repetition trains SAE and enhancer anew, finds the neurons anew, chooses the "
+        "strengths anew on validation prompts, and draws with other noise; the image models are the same, as a "
+        "released model is. Autoencoder and judge are the ones that ship with the pack."
+    )
+    document.paragraph(
+        "What carries over to real models is the relation between figures, above all the share of the gap "
+        "between neutral and explicit prompts that a method closes. The size of the gap does not: it is built "
+        "into the training captions. The amplifier is told the culture, the enhancer is not."
+    )
+    with document.details(f"How it was made: {sum(seconds.values()) / 60:.0f} minutes in all"):
+        document.table(
+            ("stage", "seconds"),
+            [[stage, taken] for stage, taken in seconds.items() if taken >= 1],
+            "Time",
+            ".0f",
+        )
+        document.table(
+            ("setting", "value"),
+            [[name, str(value)] for name, value in asdict(study.sizes).items()],
+            "Settings",
+        )
+        for kind in KINDS:
+            document.paragraph(f"{NAMES[kind]}, chosen on validation prompts: {study.design(kind)}")
+
+
+def _gap(document: Document, study: Study, results: Results) -> None:
+    document.section("Explicit against neutral (Fig. 4)", "gap")
+    for kind in KINDS:
+        lines = []
+        for code, culture in CULTURES.items():
+            own = [_only(results.rows(kind, name), code) for name in ("explicit", "neutral")]
+            lines.append([culture.name, *(str(share(rows, "culture")) for rows in own)])
+        document.table(("culture", "explicit %", "neutral %"), lines, f"{NAMES[kind]}: CultureVQA by culture")
+        names = {name: TREATMENTS[name] for name in ("explicit", "neutral")}
+        document.picture(
+            results.sheet(kind, names), f"{NAMES[kind]}: explicit and neutral prompts, a column a culture"
+        )
+
+
+def _probing(document: Document, study: Study, results: Results) -> None:
+    document.section("Where a modifier acts (Fig. 6 and 14)", "layers")
+    probe, languages = study.probes()
+    document.paragraph(
+        f"Key layer {probe.layer}: {probe.reason}. The paper's are 14 (AltDiffusion) and 16 (PEA-Diffusion) of 24."
+    )
+    document.picture(
+        probe_picture(probe),
+        "ΔCA and activation patching by layer, all languages (both systems have this encoder)",
+    )
+    document.picture(language_curves(languages), "ΔCA by layer, a panel a language")
+    document.picture(causal_curves(languages), "Activation patching by layer, a panel a language")
+
+
+def _neurons(document: Document, study: Study, results: Results) -> None:
+    document.section("Culture neurons (Fig. 7, 15 and 16)", "neurons")
+    drawn: dict[Any, list[str]] = {}
+    for kind in KINDS:
+        drawn.setdefault(study.design(kind), []).append(NAMES[kind])
+    for design, names in drawn.items():
+        document.paragraph(
+            f"{' and '.join(names)}: {design.count} neurons a culture in layer {design.layer}'s {design.feature}."
+        )
+        pictures = pictures_of(study.culture_sae(design, 0))
+        captions = {
+            "ranking-th": "Ranking of one culture's latents with the elbow (Fig. 7)",
+            "wfs": "WFS curves of all cultures (Fig. 15)",
+            "activation": "Activation of each culture's neurons on all cultures' prompts (Fig. 16)",
+            "overlap": "Neurons that cultures share",
+        }
+        for name, caption in captions.items():
+            document.picture(pictures[name], caption)
+
+
+def _masking(document: Document, study: Study, results: Results) -> None:
+    document.section("Masking (Tables 1 and 5)", "masking")
+    document.paragraph(
+        "Explicit prompts with the culture's neurons taken away from all tokens, and with as many random latents "
+        "that are active there: matched in frequency (the paper's control), and matched in removed norm."
+    )
+    names = {
+        "explicit": "explicit modifier", "masked": "culture neurons masked",
+        "masked, random (frequency)": "random, frequency-matched", "masked, random (norm)": "random, norm-matched",
+    }  # fmt: skip
+    for kind in KINDS:
+        lines = [
+            [label, str(results.share(kind, name)), PAPER.get((name, kind)), str(results.left(kind, name)),
+             str(results.share(kind, name, "noun"))]
+            for name, label in names.items()
+        ]  # fmt: skip
+        document.table(("", "CultureVQA %", "paper", "of explicit", "noun %"), lines, NAMES[kind])
+        document.picture(results.sheet(kind, names), f"{NAMES[kind]}: masking")
+
+
+def _sweep(document: Document, study: Study, results: Results) -> None:
+    document.section("Strength (Fig. 10 and 11)", "strength")
+    document.paragraph(
+        "One strength for all cultures. Strengths are chosen on validation prompts; this sweep on held-out ones "
+        "shows what the slider does. The paper found its best at 6 or 7 in its own scale mode."
+    )
+    for kind in KINDS:
+        points = {
+            figure: [
+                (strength, results.share(kind, f"strength {strength:g}", what).percent) for strength in SWEEP
+            ]
+            for figure, what in (("CultureVQA", "culture"), ("noun accuracy", "noun"))
+        }
+        document.table(
+            ("strength", "CultureVQA %", "noun %"),
+            [
+                [
+                    strength,
+                    str(results.share(kind, f"strength {strength:g}")),
+                    str(results.share(kind, f"strength {strength:g}", "noun")),
+                ]
+                for strength in SWEEP
+            ],
+            f"{NAMES[kind]}: strength",
+        )
+        document.picture(
+            curve_picture(
+                {name: [value for _, value in line] for name, line in points.items()},
+                f"{NAMES[kind]}: strengths {', '.join(f'{s:g}' for s in SWEEP)}",
+                x_label="step of the sweep",
+                y_label="%",
+                y_range=(0, 100),
+            ),
+            f"{NAMES[kind]}: CultureVQA and noun accuracy over the sweep",
+        )
+        document.picture(
+            results.sheet(kind, {f"strength {s:g}": f"strength {s:g}" for s in SWEEP}),
+            f"{NAMES[kind]}: one noise, rising strength",
+        )
+
+
+def _methods(document: Document, study: Study, results: Results) -> None:
+    document.section("Both methods against the baselines (Table 2)", "methods")
+    document.paragraph(
+        "The CLIP-type score compares with the neutral prompt in its own language for every row. The reference "
+        "distance (the paper's LPIPS use) is to a rendered picture of the noun in its culture. Noun confidence "
+        "stands where the paper has ImageReward."
+    )
+    for kind in KINDS:
+        _table(document, results, kind, TREATMENTS, "Table 2")
+        document.picture(results.sheet(kind, TREATMENTS), f"{NAMES[kind]}: a row a treatment")
+
+
+def _controls(document: Document, study: Study, results: Results) -> None:
+    document.section("Random neurons, random layer (Table 3)", "controls")
+    names = {
+        "neutral": "neutral prompt", "amplified": "culture neurons amplified",
+        "amplified, random (frequency)": "random latents, frequency-matched",
+        "amplified, random (norm)": "random latents, norm-matched",
+        "enhanced": "enhancer at the key layer", "enhanced, random layer": "enhancer at a random layer",
+    }  # fmt: skip
+    document.paragraph(
+        "Random layers: one a repetition, with the same steps and parameters. The amplified rows have the same strengths."
+    )
+    for kind in KINDS:
+        _table(document, results, kind, names, "Table 3")
+
+
+def _outside(document: Document, study: Study, results: Results) -> None:
+    document.section("Prompts from outside the domain (Table 6)", "outside")
+    names = {
+        f"outside, {name}": TREATMENTS[name] for name in ("neutral", "explicit", "amplified", "enhanced")
+    }
+    document.paragraph(
+        "Sentences of another kind than any caption in training, such as “seen in the street this morning: …”."
+    )
+    for kind in KINDS:
+        _table(document, results, kind, names, "Table 6", "outside, neutral", "outside, explicit")
+
+
+def _english_part(document: Document, study: Study, results: Results) -> None:
+    document.section("A neutral English prompt with each culture's neurons (Fig. 13)", "english")
+    for kind in KINDS:
+        lines = [
+            [culture.name, str(share(_only(results.rows(kind, "English, amplified"), code), "culture"))]
+            for code, culture in CULTURES.items()
+        ]
+        document.table(("neurons of", "judged that culture %"), lines, NAMES[kind])
+        names = {"translated": "neutral English prompt", "English, amplified": "with the column's neurons"}
+        document.picture(
+            results.sheet(kind, names), f"{NAMES[kind]}: one English prompt, the neurons of the column"
+        )
+
+
+def _beyond(document: Document, study: Study, results: Results) -> None:
+    document.section("Beyond the paper", "beyond")
+    document.paragraph(
+        "The same number of neurons at other places and in the paper's mode. Places have one strength for all "
+        "cultures, chosen on validation prompts; the amplified row has one a culture."
+    )
+    for kind in KINDS:
+        names = {"neutral": "neutral prompt", "amplified": "amplified (inject)", "scale": "scale, same strengths",
+                 "scale, paper's strength": f"scale, strength {PAPER_STRENGTH:g}"}  # fmt: skip
+        names |= {name: name.replace("_", " ") for name in study.variants(kind)}
+        _table(document, results, kind, names, "modes and places")
+
+
+def _tried(document: Document, study: Study, results: Results) -> None:
+    document.section("What was tried (validation prompts)", "tried")
+    document.paragraph(
+        "Every candidate with its best strength. Chosen: of those that leave at most 20 % of the explicit score "
+        "when masked, the one with most pictures right in culture and noun."
+    )
+    for kind in KINDS:
+        tried = study.tried(kind)
+        with document.details(f"{NAMES[kind]}: {len(tried)} candidates"):
+            document.table(
+                list(tried[0]), [list(one.values()) for one in tried], f"{NAMES[kind]}: candidates", ".3g"
+            )
+
+
+def _paper(document: Document, study: Study, results: Results) -> None:
+    document.section("The paper's contradictions, and the reading that is followed", "paper")
+    document.table(("in the paper", "reading"), CONTRADICTIONS, "Contradictions")
+    document.paragraph(
+        "Figures of the paper that this report has no place for or that are not known to its authors are left out."
+    )
+
+
+def _only(rows: Sequence[Row], code: str) -> list[dict[str, Any]]:
+    """The rows' pictures of one culture."""
+    return [
+        {"culture": [value for value, own in zip(row["culture"], row["of"], strict=True) if own == code]}
+        for row in rows
+    ]

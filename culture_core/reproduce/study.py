@@ -1,0 +1,435 @@
+"""The study: what is trained, what is chosen, and every row that the tables are made of.
+
+All of it is cached. Choices are made on validation prompts; `row` alone sees test prompts.
+"""
+
+import base64
+import functools
+import io
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..checkpoints import Progress, write_safetensors
+from ..controls import random_latents
+from ..cultures import CULTURES
+from ..detection import DetectOptions, detect_in
+from ..effect import Place
+from ..embedded_encoder import ENCODER_NAME, MAX_LENGTH, load_hf_encoder
+from ..encoders import ATTENTION_OUTPUT, HIDDEN_STATE, Conditioning, HFTextEncoder
+from ..enhancer import LayerEnhancer
+from ..features import NounFeatures
+from ..files import CultureSAE
+from ..miniature.captions import prompt_pairs
+from ..neurons import CultureNeurons
+from ..probing import LanguageProbes, probe_by_language
+from ..sae import SAEConfig, TopKSAE
+from .cache import Cache
+from .generator import Base, Pictures, load_base, save_base, train_base
+from .measures import PICTURE_WIDTH, Clip, Instruments, diversity, mean_hidden, train_clip
+from .method import (
+    Design,
+    Edits,
+    EnhancerPlan,
+    Prompt,
+    amplify,
+    detection_features,
+    enhance,
+    find_neurons,
+    make_enhancer,
+    make_sae,
+    mask,
+    outside,
+    prompts,
+    tuning_prompts,
+)
+from .systems import Captions, System, train_system
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+"""Of the study: raise it where results that are cached would come out otherwise."""
+STRENGTHS = (0.5, 0.7, 1.0, 1.4, 1.7, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
+SWEEP = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+SCALE_STRENGTHS = (3.0, 8.0)
+PAPER_STRENGTH = 6.0
+COUNTS = (10, 20, 40, 80)
+MASK_TARGET = 0.20
+"""Of the explicit score, what masking may leave: the study's target."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How long everything is trained, and how often the method is repeated."""
+
+    base_steps: int = 5000
+    alt_steps: int = 1500
+    pea_steps: int = 1200
+    sae: SAEConfig = SAEConfig(n_latents=2048, k=32, steps=1500, batch_size=256, learning_rate=1e-3)
+    enhancer: EnhancerPlan = EnhancerPlan(steps=1000)
+    repetitions: int = 3
+    layers: tuple[int, ...] = (10, 11)
+    """Candidates, by activation patching; ΔCA is reported for all."""
+
+
+QUICK = Sizes(
+    base_steps=1000, alt_steps=300, pea_steps=300, sae=replace(Sizes.sae, steps=400),
+    enhancer=EnhancerPlan(steps=200), repetitions=1, layers=(11,),
+)  # fmt: skip
+
+
+class Study:
+    """Both systems and the method on them, each part made when it is first asked for."""
+
+    def __init__(
+        self, models: Path, folder: Path, sizes: Sizes, progress: Callable[[str], Progress] | None = None
+    ) -> None:
+        self.models, self.sizes = models, sizes
+        self.cache = Cache(folder, {"version": VERSION, "sizes": asdict(sizes)})
+        self._progress = progress or (lambda _stage: lambda *_: None)
+        path = models / "text_encoders" / ENCODER_NAME
+        self.encoder = HFTextEncoder(*load_hf_encoder(path), MAX_LENGTH)
+        self._instruments = Instruments(models)
+
+    @functools.cached_property
+    def pictures(self) -> Pictures:
+        return Pictures()
+
+    @functools.cached_property
+    def captions(self) -> Captions:
+        return Captions(self.encoder)
+
+    @functools.cached_property
+    def base(self) -> Base:
+        def make() -> Base:
+            return train_base(self.pictures, self.sizes.base_steps, 2, self._progress("image model"))
+
+        return self.cache.model("image model", {}, make, save_base, load_base)
+
+    @functools.cache  # noqa: B019
+    def system(self, kind: str) -> System:
+        stage, steps = f"system {kind}", getattr(self.sizes, f"{kind}_steps")
+
+        def make() -> System:
+            system = System(kind, self.encoder, self.base)
+            train_system(system, self.base, self.captions, self.pictures, steps, 5, self._progress(stage))
+            return system
+
+        return self.cache.model(stage, {}, make, System.save, System(kind, self.encoder).load)
+
+    @functools.cached_property
+    def instruments(self) -> Instruments:
+        def make() -> Clip:
+            return train_clip(self._instruments, self.captions, 3, self._progress("CLIP-type scorer"))
+
+        self._instruments.clip = self.cache.model(
+            "CLIP-type scorer",
+            {},
+            make,
+            _save_module,
+            functools.partial(_load_module, Clip(PICTURE_WIDTH, self.encoder.info.width)),
+        )
+        return self._instruments
+
+    # The method, in a repetition's seed -------------------------------------------------------------------
+
+    @functools.cache  # noqa: B019
+    def features(self, place: Place) -> NounFeatures:
+        return detection_features(self.encoder, place)
+
+    @functools.cache  # noqa: B019
+    def sae(self, place: Place, seed: int) -> TopKSAE:
+        config = replace(self.sizes.sae, seed=seed)
+        stage = f"SAE {place.feature} {place.layer} seed {seed}"
+        return self.cache.model(
+            stage, {}, lambda: make_sae(self.encoder, place, config, self._progress(stage)), _save_module,
+            functools.partial(_load_module, TopKSAE(self.encoder.info.width, config.n_latents, config.k)),
+        )  # fmt: skip
+
+    def neurons(self, design: Design, seed: int) -> dict[str, CultureNeurons]:
+        return find_neurons(self.sae(design.place, seed), self.features(design.place), design)
+
+    def amplified(self, design: Design, seed: int, strength: Any, **options: str) -> Edits:
+        return amplify(self.sae(design.place, seed), self.neurons(design, seed), design, strength, **options)
+
+    def masked(self, design: Design, seed: int) -> Edits:
+        return mask(self.sae(design.place, seed), self.neurons(design, seed), design)
+
+    def random(self, design: Design, seed: int, match: str) -> dict[str, CultureNeurons]:
+        """Random latents in the place of each culture's neurons."""
+        sae, features = self.sae(design.place, seed), self.features(design.place)
+        return {
+            code: random_latents(sae, features.cultural[code], own, match, seed)
+            for code, own in self.neurons(design, seed).items()
+        }
+
+    def enhancer(self, kind: str, layer: int, seed: int) -> LayerEnhancer:
+        stage, plan = f"enhancer {kind} layer {layer} seed {seed}", self.sizes.enhancer
+        return self.cache.model(
+            stage, {},
+            lambda: make_enhancer(self.system(kind), self.pictures, layer, plan, seed, self._progress(stage)),
+            _save_module,
+            functools.partial(_load_module, LayerEnhancer(self.encoder.info.width, plan.bottleneck)),
+        )  # fmt: skip
+
+    def probes(self) -> LanguageProbes:
+        """Where a modifier acts: one wording of every training combination."""
+        pairs = [pair for pair in prompt_pairs("train") if pair.id.endswith("-00")]
+        return probe_by_language(self.encoder, pairs)
+
+    def culture_sae(self, design: Design, seed: int) -> CultureSAE:
+        """The repetition's culture SAE with the figures behind its neurons."""
+        pairs = prompt_pairs("train") + prompt_pairs("train", english=True)
+        bare = CultureSAE(
+            self.sae(design.place, seed), design.layer, design.feature, self.encoder.fingerprint()
+        )
+        options = DetectOptions(count=design.count, contrast=design.contrast)
+        return detect_in(bare, self.encoder, pairs, options).culture_sae
+
+    # Pictures and what is measured in them ----------------------------------------------------------------
+
+    def draw(self, kind: str, given: Sequence[Prompt], edits: Edits | None, seeds: Sequence[int]) -> Tensor:
+        """Pictures [N, 3, 64, 64] of prompts, one seed each."""
+        system = self.system(kind)
+        parts: list[tuple[list[int], Conditioning]] = []
+        for code in dict.fromkeys(prompt.culture for prompt in given):
+            rows = [row for row, prompt in enumerate(given) if prompt.culture == code]
+            texts = [given[row].text for row in rows]
+            parts.append((rows, system.condition(texts, edits[code] if edits else ())))
+        order = torch.tensor([row for rows, _ in parts for row in rows]).argsort()
+        conditioning = Conditioning(
+            *(torch.cat(values)[order] for values in zip(*(c for _, c in parts), strict=True))
+        )
+        return self.instruments.decode(system.latents(conditioning, seeds))
+
+    def score(
+        self, kind: str, given: Sequence[Prompt], edits: Edits | None, seed: int
+    ) -> list[tuple[bool, bool]]:
+        """(culture right, noun right) of a picture of each prompt: for choices."""
+        pictures = self.draw(kind, given, edits, [1_000_000 + 1000 * seed + row for row in range(len(given))])
+        verdict = self.instruments.judge.judge(pictures)
+        return [
+            (culture == prompt.culture, noun == prompt.noun)
+            for culture, noun, prompt in zip(verdict.cultures, verdict.nouns, given, strict=True)
+        ]
+
+    # Choices, on validation prompts -----------------------------------------------------------------------
+
+    def tried(self, kind: str) -> list[dict[str, Any]]:
+        """What was tried for a system's design: every candidate with its figures on validation prompts."""
+        return self.cache.figures(f"candidates {kind}", {}, lambda: list(self._candidates(kind)))
+
+    def _candidates(self, kind: str):  # noqa: ANN202
+        neutral, explicit = prompts("validation", False) * 2, prompts("validation", True) * 2
+        before = _share(self.score(kind, explicit, None, 0), 0)
+        for layer in self.sizes.layers:
+            for feature in (HIDDEN_STATE, ATTENTION_OUTPUT):
+                for count in COUNTS:
+                    design = Design(layer, feature, count)
+                    left = _share(self.score(kind, explicit, self.masked(design, 0), 0), 0) / before
+                    for mode, strengths in (("inject", STRENGTHS[2::2]), ("scale", SCALE_STRENGTHS)):
+                        found = {
+                            strength: self.score(
+                                kind, neutral, self.amplified(design, 0, strength, mode=mode), 0
+                            )
+                            for strength in strengths
+                        }
+                        best = max(found, key=lambda strength: _both(found[strength]))
+                        yield {
+                            **asdict(replace(design, mode=mode)), "strength": best,
+                            "culture": _share(found[best], 0), "noun": _share(found[best], 1),
+                            "both": _both(found[best]), "explicit_left": left,
+                        }  # fmt: skip
+
+    def design(self, kind: str) -> Design:
+        """The candidate that amplifies best among those whose masking leaves little enough."""
+        tried = self.tried(kind)
+        masking = [one for one in tried if one["explicit_left"] <= MASK_TARGET]
+        best = max(masking or tried, key=lambda one: one["both"])
+        return Design(**{name: best[name] for name in Design.__dataclass_fields__})
+
+    def strengths(self, kind: str, design: Design, seed: int, english: bool = False) -> dict[str, float]:
+        """Each culture's best strength on tuning prompts."""
+
+        def make() -> dict[str, float]:
+            given = tuning_prompts(english)
+            right = {s: self.score(kind, given, self.amplified(design, seed, s), seed) for s in STRENGTHS}
+            return {code: _best(right, [p.culture == code for p in given]) for code in CULTURES}
+
+        stage = f"strengths {kind}{' English' if english else ''} seed {seed}"
+        return self.cache.figures(stage, asdict(design), make)
+
+    def variants(self, kind: str) -> dict[str, tuple[tuple[Design, ...], float]]:
+        """Other places to amplify at, with as many neurons; one strength for all cultures, the best there."""
+        design = self.design(kind)
+        found = {}
+        for layer in self.sizes.layers:
+            for feature in (HIDDEN_STATE, ATTENTION_OUTPUT):
+                same = [
+                    one for one in self.tried(kind)
+                    if (one["layer"], one["feature"], one["count"], one["mode"])
+                    == (layer, feature, design.count, "inject")
+                ]  # fmt: skip
+                found[f"{feature}, layer {layer}"] = (
+                    (replace(design, layer=layer, feature=feature),),
+                    same[0]["strength"],
+                )
+        if len(self.sizes.layers) > 1:
+            several = tuple(replace(design, layer=layer) for layer in self.sizes.layers)
+
+            def choose() -> float:
+                given = prompts("validation", False) * 2
+                right = {s: self.score(kind, given, self._together(several, s, 0), 0) for s in STRENGTHS}
+                return max(right, key=lambda strength: _both(right[strength]))
+
+            name = f"{design.feature}, layers {' and '.join(str(layer) for layer in self.sizes.layers)}"
+            found[name] = (several, self.cache.figures(f"several layers {kind}", asdict(design), choose))
+        return found
+
+    def _together(self, designs: Sequence[Design], strength: float, seed: int) -> Edits:
+        each = [self.amplified(design, seed, strength) for design in designs]
+        return {code: [edit for edits in each for edit in edits[code]] for code in CULTURES}
+
+    # Rows of the tables, on test prompts ------------------------------------------------------------------
+
+    def row(
+        self, kind: str, name: str, given: Sequence[Prompt], edits: Callable[[], Edits] | None, seed: int,
+        **settings: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        """One treatment in one repetition: what is measured in a picture of every prompt.
+
+        Args:
+            edits: made only where the row is not cached.
+            settings: what the edits depend on, besides the system and the seed.
+        """
+
+        def make() -> dict[str, Any]:
+            # Every prompt of a repetition has noise of its own, the same for all treatments.
+            pictures = self.draw(
+                kind, given, edits() if edits else None, [10_000 * seed + row for row in range(len(given))]
+            )
+            cultures, nouns = [prompt.culture for prompt in given], [prompt.noun for prompt in given]
+            measured = self.instruments.measure(
+                pictures, cultures, nouns, self._about(tuple(prompt.about for prompt in given))
+            )
+            groups = [f"{prompt.culture} {prompt.noun}" for prompt in given]
+            first = [cultures.index(code) for code in CULTURES]
+            return {
+                **measured._asdict(), "of": cultures, "group": groups,
+                "diversity": diversity(self.instruments.judge, pictures, groups),
+                "pictures": _strip(pictures[first]) if seed == 0 else None,
+            }  # fmt: skip
+
+        return self.cache.figures(f"row {kind} {name} seed {seed}", settings, make)
+
+    @functools.cache  # noqa: B019
+    def _about(self, texts: tuple[str, ...]) -> Tensor:
+        tokens = self.encoder.tokenize(texts)
+        with torch.no_grad():
+            return mean_hidden(self.encoder.encode(tokens).hidden, tokens.attention_mask)
+
+    def rows(self, kind: str, seed: int) -> dict[str, dict[str, Any]]:
+        """Every row of a repetition, by its name."""
+        design = self.design(kind)
+        strengths = self.strengths(kind, design, seed)
+        english = self.strengths(kind, design, seed, english=True)
+        neutral, explicit = prompts("test", False), prompts("test", True)
+        translated = prompts("test", False, english=True)
+        away, away_explicit = outside("test", False), outside("test", True)
+        last = self.encoder.info.layers - 1
+        other = _random_layer(seed, last)
+        chosen = {**asdict(design), "strengths": strengths}
+        sae = functools.partial(self.sae, design.place, seed)
+
+        def inject(**options: str) -> Callable[[], Edits]:
+            return lambda: self.amplified(design, seed, strengths, **options)
+
+        def instead(match: str, strength: Any, tokens: str | None = None) -> Callable[[], Edits]:
+            return lambda: amplify(sae(), self.random(design, seed, match), design, strength, tokens=tokens)
+
+        def enhanced(layer: int) -> Callable[[], Edits]:
+            return lambda: enhance(self.enhancer(kind, layer, seed), layer)
+
+        wanted: dict[str, tuple[list[Prompt], Callable[[], Edits] | None]] = {
+            "neutral": (neutral, None),
+            "explicit": (explicit, None),
+            "translated": (translated, None),
+            "translated, explicit": (prompts("test", True, english=True), None),
+            "amplified": (neutral, inject()),
+            "enhanced": (neutral, enhanced(last)),
+            "masked": (explicit, lambda: self.masked(design, seed)),
+            "masked, random (frequency)": (explicit, instead("frequency", -1.0, "all")),
+            "masked, random (norm)": (explicit, instead("norm", -1.0, "all")),
+            "amplified, random (frequency)": (neutral, instead("frequency", strengths)),
+            "amplified, random (norm)": (neutral, instead("norm", strengths)),
+            "enhanced, random layer": (neutral, enhanced(other)),
+            "outside, neutral": (away, None),
+            "outside, explicit": (away_explicit, None),
+            "outside, amplified": (away, inject()),
+            "outside, enhanced": (away, enhanced(last)),
+            "English, amplified": (translated, lambda: self.amplified(design, seed, english)),
+            "scale": (neutral, inject(mode="scale")),
+            "scale, paper's strength": (
+                neutral,
+                lambda: self.amplified(design, seed, PAPER_STRENGTH, mode="scale"),
+            ),
+        }
+        for strength in SWEEP:
+            wanted[f"strength {strength:g}"] = (
+                neutral, lambda strength=strength: self.amplified(design, seed, strength)
+            )  # fmt: skip
+        for name, (designs, strength) in self.variants(kind).items():
+            wanted[name] = (neutral, functools.partial(self._together, designs, strength, seed))
+        return {
+            name: self.row(kind, name, given, edits, seed, **chosen, english=english)
+            for name, (given, edits) in wanted.items()
+        }
+
+
+def _random_layer(seed: int, key: int) -> int:
+    """A layer that no probe chose."""
+    return int(np.random.default_rng(seed).integers(key))
+
+
+def _share(right: Sequence[tuple[bool, bool]], which: int) -> float:
+    return sum(pair[which] for pair in right) / len(right)
+
+
+def _both(right: Sequence[tuple[bool, bool]]) -> float:
+    return sum(all(pair) for pair in right) / len(right)
+
+
+def _best(right: dict[float, list[tuple[bool, bool]]], own: Sequence[bool]) -> float:
+    """The strength with most pictures right in culture and noun; the middle one of equally good ones, which
+    is farthest from where either end fails."""
+    scores = {
+        s: sum(all(pair) for pair, mine in zip(pairs, own, strict=True) if mine) for s, pairs in right.items()
+    }
+    most = max(scores.values())
+    tied = [strength for strength, score in scores.items() if score == most]
+    return tied[len(tied) // 2]
+
+
+def _strip(pictures: Tensor) -> str:
+    """Pictures [N, 3, 64, 64] side by side, a PNG in base64."""
+    row = (pictures.permute(2, 0, 3, 1).flatten(1, 2) * 255).round().byte()
+    with io.BytesIO() as buffer:
+        Image.fromarray(row.numpy()).save(buffer, "PNG")
+        return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _save_module(module: torch.nn.Module, path: Path) -> None:
+    write_safetensors(path, module.state_dict(), {"format": "culture-reproduce"})
+
+
+def _load_module(module: torch.nn.Module, path: Path) -> torch.nn.Module:
+    module.load_state_dict(load_file(path))
+    return module.eval().requires_grad_(False)
