@@ -13,6 +13,7 @@ COMMANDS = {
     "mask": "mask the culture neurons and random ones, and compare",
     "train-enhancer": "train a layer enhancer on pictures of a culture, with a diffusers pipeline",
     "inspect": "say what a file of this pack, or an SAE of another library, holds",
+    "reproduce": "run the paper's whole study in miniature and write the report",
     "convert": "turn SAEs of sparsify, SAELens and dictionary_learning into culture SAEs, and back",
 }
 """What each command does; its module has the command's name, with underscores."""

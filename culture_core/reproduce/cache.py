@@ -33,14 +33,16 @@ class Cache:
         self,
         stage: str,
         settings: Mapping[str, Any],
-        make: Callable[[], Made],
+        make: Callable[[Path], Made],
         save: Callable[[Made, Path], None],
         load: Callable[[Path], Made],
     ) -> Made:
-        """What `make` gives, kept as a safetensors file."""
+        """What `make` gives, kept as a safetensors file; it gets where to keep its checkpoint."""
         path = self.path(stage, settings, ".safetensors")
         if not path.exists():
-            save(self._timed(stage, path, make), path)
+            checkpoint = path.with_suffix(".checkpoint")
+            save(self._timed(stage, path, lambda: make(checkpoint)), path)
+            checkpoint.unlink(missing_ok=True)
         self._note(stage, path)
         return load(path)
 

@@ -23,10 +23,11 @@ from ..encoders import Conditioning
 from ..miniature.captions import NOUNS, STUDY_TRAINING_WRAPPERS, Caption, split_of, training_captions
 from ..miniature.model import flow_loss, random_sigma
 from ..miniature.vae import LATENT_CHANNELS, LATENT_SIZE, PatchComponents
+from .fitting import fit
 
 WIDTH, LENGTH = 128, 16
 """Of the context: width, and tokens of every English prompt (padded with zeros)."""
-BATCH, LEARNING_RATE, EMA = 64, 1e-3, 0.998
+BATCH, LEARNING_RATE = 64, 1e-3
 EXPLICIT_SHARE, DROPOUT = 0.6, 0.1
 """Shares of captions that name a culture, and that are replaced by the empty prompt (for guidance)."""
 RENDERS, NEUTRAL_RENDERS = 64, 200
@@ -131,17 +132,22 @@ class Pictures:
         return torch.stack([self.latents[spec][rng.integers(len(self.latents[spec]))] for spec in specs])
 
 
-def train_base(pictures: Pictures, steps: int, seed: int, progress: Progress | None = None) -> Base:
+def train_base(
+    pictures: Pictures,
+    steps: int,
+    seed: int,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+) -> Base:
     """Train image model and teacher together on English captions; a neutral caption shows a plain picture."""
     torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
     base = new_base()
     captions = english_captions()
     explicit = [row for row, caption in enumerate(captions) if caption.culture]
     neutral = [row for row, caption in enumerate(captions) if not caption.culture]
     ids, mask = base.teacher.tokens([*(caption.text for caption in captions), ""])
 
-    def loss() -> Tensor:
+    def loss(rng: np.random.Generator) -> Tensor:
         rows = [int(rng.choice(explicit if rng.random() < EXPLICIT_SHARE else neutral)) for _ in range(BATCH)]
         clean = pictures.draw([(captions[row].noun, captions[row].culture) for row in rows], rng)
         given = [-1 if rng.random() < DROPOUT else row for row in rows]
@@ -149,39 +155,8 @@ def train_base(pictures: Pictures, steps: int, seed: int, progress: Progress | N
             conditioning = base.teacher(ids[given], mask[given])
             return flow_loss(base.model, clean, conditioning, torch.randn_like(clean), random_sigma(BATCH))
 
-    fit(nn.ModuleList(base), loss, steps, LEARNING_RATE, progress)
+    fit(nn.ModuleList(base), loss, steps, LEARNING_RATE, seed, progress, checkpoint)
     return base
-
-
-def fit(
-    module: nn.Module, loss, steps: int, learning_rate: float, progress: Progress | None = None,
-    ema: float = EMA,
-) -> None:  # fmt: skip
-    """Minimise a loss over the module's parameters that want gradients; they end as their moving average."""
-    module.train()
-    parameters = [value for value in module.parameters() if value.requires_grad]
-    average = [value.detach().clone() for value in parameters]
-    optimiser = torch.optim.AdamW(parameters, learning_rate, weight_decay=0.01, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, learning_rate, total_steps=steps, pct_start=0.05
-    )
-    for step in range(steps):
-        value = loss()
-        optimiser.zero_grad()
-        value.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        schedule.step()
-        # The first steps count less: a fixed decay would keep the untrained weights for long.
-        torch._foreach_lerp_(
-            average, [p.detach() for p in parameters], 1 - min(ema, (step + 1) / (step + 10))
-        )
-        if progress is not None:
-            progress(step + 1, steps, value.item())
-    with torch.no_grad():
-        for parameter, mean in zip(parameters, average, strict=True):
-            parameter.copy_(mean)
-    module.eval().requires_grad_(False)
 
 
 def save_base(base: Base, path: Path) -> None:

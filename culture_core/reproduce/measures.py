@@ -24,7 +24,8 @@ from ..miniature.captions import NOUNS
 from ..miniature.judge import CULTURE_LABELS, NOUN_LABELS, Judge, load_judge
 from ..miniature.scenes import draw_scenes
 from ..miniature.vae import decode_latents, load_vae
-from .generator import Spec, fit
+from .fitting import fit
+from .generator import Spec
 from .systems import Captions
 
 EMBEDDING = 64
@@ -141,8 +142,11 @@ def train_clip(
     """Train the CLIP-type scorer by SigLIP's loss; every caption that fits a picture is a positive."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    cultures = [*CULTURES, None]
-    specs = [(NOUNS[rng.integers(len(NOUNS))], cultures[rng.integers(16)]) for _ in range(PICTURES)]
+    labels, plain_label = [*CULTURES, None], len(CULTURES)
+    nouns, cultures = rng.integers(len(NOUNS), size=PICTURES), rng.integers(len(labels), size=PICTURES)
+    specs = [(NOUNS[noun], labels[culture]) for noun, culture in zip(nouns, cultures, strict=True)]
+    caption_nouns = np.array([NOUNS.index(given.noun) for given in captions.captions])
+    caption_cultures = np.array([labels.index(given.culture) for given in captions.captions])
     with torch.no_grad():
         pictures = _to_unit(draw_scenes(specs, seed))
         features = torch.cat([instruments.features(part) for part in pictures.split(250)])
@@ -153,23 +157,20 @@ def train_clip(
         rows.append(row)
     clip = Clip(features.shape[1], texts.shape[1])
 
-    def loss() -> Tensor:
+    def loss(rng: np.random.Generator) -> Tensor:
         chosen = rng.integers(len(specs), size=BATCH)
         rows = []
         for spec in (specs[index] for index in chosen):
             named = spec in naming and rng.random() < EXPLICIT_SHARE
             rows.append(int(rng.choice(naming[spec] if named else plain[spec[0], None])))
-        given = [captions.captions[row] for row in rows]
-        fits = torch.tensor(
-            [
-                [caption.noun == specs[i][0] and caption.culture in (None, specs[i][1]) for caption in given]
-                for i in chosen
-            ]
+        same = nouns[chosen][:, None] == caption_nouns[rows]
+        fits = same & (
+            (caption_cultures[rows] == plain_label) | (cultures[chosen][:, None] == caption_cultures[rows])
         )
         logits = clip(features[chosen], texts[rows]) * clip.scale.exp() + clip.shift
-        return -nn.functional.logsigmoid(logits * (fits.float() * 2 - 1)).mean()
+        return -nn.functional.logsigmoid(logits * (torch.from_numpy(fits).float() * 2 - 1)).mean()
 
-    fit(clip, loss, STEPS, LEARNING_RATE, progress)
+    fit(clip, loss, STEPS, LEARNING_RATE, seed, progress)
     return clip
 
 

@@ -7,6 +7,7 @@ model does. Nothing here sees a test prompt.
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -108,12 +109,16 @@ class Design:
 
 
 def make_sae(
-    encoder: HFTextEncoder, place: Place, config: SAEConfig, progress: Progress | None = None
+    encoder: HFTextEncoder,
+    place: Place,
+    config: SAEConfig,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
 ) -> TopKSAE:
     """An SAE of all content tokens of the training captions."""
     texts = [caption.text for caption in training_captions(STUDY_TRAINING_WRAPPERS)]
     features, groups = content_features(encoder, texts, place.layer, place.feature)
-    sae, _ = train_sae(features, config, groups=groups, progress=progress)
+    sae, _ = train_sae(features, config, groups=groups, progress=progress, checkpoint=checkpoint)
     return sae
 
 
@@ -177,6 +182,7 @@ def make_enhancer(
     plan: EnhancerPlan,
     seed: int,
     progress: Progress | None = None,
+    checkpoint: Path | None = None,
 ) -> LayerEnhancer:
     """Train an enhancer after a layer: neutral captions in, pictures of their language's culture out."""
     captions = [
@@ -206,7 +212,7 @@ def make_enhancer(
     enhancer = LayerEnhancer(system.encoder.info.width, plan.bottleneck, seed=seed)
     config = EnhancerConfig(learning_rate=plan.learning_rate, steps=plan.steps, ema=plan.ema, seed=seed)
     apply = enhance_hidden if last else through_encoder(system.encoder, layer)
-    train_enhancer(enhancer, batches(), loss, config, progress, apply=apply)
+    train_enhancer(enhancer, batches(), loss, config, progress, checkpoint, apply)
     return enhancer
 
 

@@ -4,14 +4,30 @@ Figures from *Where Culture Fades* (arXiv 2511.17282): CultureVQA in percent, or
 """
 
 PAPER: dict[tuple[str, str], str] = {
+    # Tables 1, 2, 3, 5 and 6: CultureVQA, percent.
     ("neutral", "pea"): "21.65",
-    ("amplified", "pea"): "33.91",
-    ("enhanced", "pea"): "36.63",
+    ("neutral", "alt"): "23.05",
     ("explicit", "pea"): "35.62",
-    ("masked", "pea"): "7.65",
+    ("explicit", "alt"): "44.39 (44.54 in Table 5)",
+    ("amplified", "pea"): "33.91",
     ("amplified", "alt"): "30.06",
+    ("enhanced", "pea"): "36.63",
     ("enhanced", "alt"): "32.66",
-    ("explicit", "alt"): "44.39",
+    ("masked", "pea"): "7.65",
+    ("masked", "alt"): "12.04",
+    ("masked, random (frequency)", "pea"): "33.04",
+    ("masked, random (frequency)", "alt"): "42.45",
+    ("amplified, random (frequency)", "pea"): "21.04",
+    ("amplified, random (frequency)", "alt"): "20.38",
+    ("enhanced, random layer", "pea"): "22.34 (“random”)",
+    ("enhanced, random layer", "alt"): "21.04 (“random”)",
+    ("outside, neutral", "pea"): "15",
+    ("outside, neutral", "alt"): "15",
+    ("outside, amplified", "pea"): "22",
+    ("outside, amplified", "alt"): "20",
+    ("outside, enhanced", "pea"): "35",
+    ("outside, enhanced", "alt"): "32",
+    # Computed from those.
     ("recovery amplified", "pea"): "0.88",
     ("recovery amplified", "alt"): "0.33",
     ("recovery enhanced", "pea"): "1.07",
@@ -25,7 +41,19 @@ PAPER: dict[tuple[str, str], str] = {
     ("English", "pea"): "shown for 5 cultures",
     ("English", "alt"): "shown for 5 cultures",
 }
-"""By (row or figure, system)."""
+"""By (row or figure, system). What the paper shows in pictures only (Fig. 4, 6, 7, 11, 13 to 16) has no number."""
+
+QUALITY: tuple[tuple[str, float, float, float, float], ...] = (
+    ("SDXL", 9.36, 0.211, -1.82, 0.756),
+    ("FLUX.1-dev", 14.83, 0.224, -0.88, 0.692),
+    ("Show-o2", 16.43, 0.234, -0.91, 0.691),
+    ("PEA-Diffusion", 21.65, 0.253, -0.65, 0.673),
+    ("AltDiffusion", 23.05, 0.282, -0.11, 0.688),
+    ("SD 3.5", 25.13, 0.242, -1.01, 0.715),
+    ("PEA-Diffusion, amplified", 33.91, 0.291, 0.33, 0.654),
+    ("PEA-Diffusion, fine-tuned", 36.63, 0.290, 0.31, 0.661),
+)
+"""The paper's Table 2, neutral prompts: system, CultureVQA %, CLIPScore, ImageReward, LPIPS."""
 
 CONTRADICTIONS: tuple[tuple[str, str], ...] = (
     ("Table 2: +12.32 for 33.91 − 21.65 = 12.26; the fine-tuned ImageReward gain is against the other system",

@@ -109,8 +109,9 @@ class Study:
 
     @functools.cached_property
     def base(self) -> Base:
-        def make() -> Base:
-            return train_base(self.pictures, self.sizes.base_steps, 2, self._progress("image model"))
+        def make(checkpoint: Path) -> Base:
+            progress = self._progress("image model")
+            return train_base(self.pictures, self.sizes.base_steps, 2, progress, checkpoint)
 
         return self.cache.model("image model", {}, make, save_base, load_base)
 
@@ -118,16 +119,18 @@ class Study:
     def system(self, kind: str) -> System:
         stage, steps = f"system {kind}", getattr(self.sizes, f"{kind}_steps")
 
-        def make() -> System:
+        def make(checkpoint: Path) -> System:
             system = System(kind, self.encoder, self.base)
-            train_system(system, self.base, self.captions, self.pictures, steps, 5, self._progress(stage))
+            train_system(
+                system, self.base, self.captions, self.pictures, steps, 5, self._progress(stage), checkpoint
+            )
             return system
 
         return self.cache.model(stage, {}, make, System.save, System(kind, self.encoder).load)
 
     @functools.cached_property
     def instruments(self) -> Instruments:
-        def make() -> Clip:
+        def make(_checkpoint: Path) -> Clip:
             return train_clip(self._instruments, self.captions, 3, self._progress("CLIP-type scorer"))
 
         self._instruments.clip = self.cache.model(
@@ -150,7 +153,8 @@ class Study:
         config = replace(self.sizes.sae, seed=seed)
         stage = f"SAE {place.feature} {place.layer} seed {seed}"
         return self.cache.model(
-            stage, {}, lambda: make_sae(self.encoder, place, config, self._progress(stage)), _save_module,
+            stage, {},
+            lambda path: make_sae(self.encoder, place, config, self._progress(stage), path), _save_module,
             functools.partial(_load_module, TopKSAE(self.encoder.info.width, config.n_latents, config.k)),
         )  # fmt: skip
 
@@ -175,7 +179,9 @@ class Study:
         stage, plan = f"enhancer {kind} layer {layer} seed {seed}", self.sizes.enhancer
         return self.cache.model(
             stage, {},
-            lambda: make_enhancer(self.system(kind), self.pictures, layer, plan, seed, self._progress(stage)),
+            lambda path: make_enhancer(
+                self.system(kind), self.pictures, layer, plan, seed, self._progress(stage), path
+            ),
             _save_module,
             functools.partial(_load_module, LayerEnhancer(self.encoder.info.width, plan.bottleneck)),
         )  # fmt: skip

@@ -24,7 +24,8 @@ from ..effect import Edit, Place
 from ..encoders import Conditioning, HFTextEncoder, Tokens
 from ..miniature.captions import STUDY_TRAINING_WRAPPERS, Caption, caption, split_of, training_captions
 from ..miniature.model import flow_loss, random_sigma, sample, velocity
-from .generator import WIDTH, Base, Pictures, Spec, fit, new_model, pooled_over
+from .fitting import fit
+from .generator import WIDTH, Base, Pictures, Spec, new_model, pooled_over
 
 KINDS = ("alt", "pea")
 LENGTH = 20
@@ -207,28 +208,26 @@ def _in_english(given: Caption) -> str:
 
 def train_system(
     system: System, base: Base, captions: Captions, pictures: Pictures, steps: int, seed: int,
-    progress: Progress | None = None,
+    progress: Progress | None = None, checkpoint: Path | None = None,
 ) -> None:  # fmt: skip
     """Train a system over a base: first the start by parallel text, then as its kind is made."""
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
     with torch.no_grad():
         taught = base.teacher(*base.teacher.tokens([*captions.english, ""]))
     system.requires_grad_(False)
     system.head.requires_grad_(True)
 
-    def start() -> Tensor:
+    def start(rng: np.random.Generator) -> Tensor:
         rows = captions.draw(rng)
         given = system.head(*captions.noisy(rows))
         return nn.functional.mse_loss(given.pooled, taught.pooled[rows])
 
-    fit(system.head, start, START_STEPS, START_RATE)
+    fit(system.head, start, START_STEPS, START_RATE, seed)
     system.head.requires_grad_(True)
     if system.kind == "alt":
         for name, value in system.model.named_parameters():
             value.requires_grad_(any(part in name for part in ALT_TUNED))
 
-    def tune() -> Tensor:
+    def tune(rng: np.random.Generator) -> Tensor:
         """Alt: the flow-matching loss on captioned pictures."""
         rows = captions.draw(rng, 0.0)
         clean = pictures.draw([captions.shown(row, rng) for row in rows], rng)
@@ -237,7 +236,7 @@ def train_system(
             given = system.head(*captions.noisy(rows))
             return flow_loss(system.model, clean, given, torch.randn_like(clean), random_sigma(BATCH))
 
-    def distil() -> Tensor:
+    def distil(rng: np.random.Generator) -> Tensor:
         """PEA: what the teacher's context makes of a noisy picture is what the adapter's shall."""
         rows = captions.draw(rng)
         clean = pictures.draw(
@@ -254,6 +253,6 @@ def train_system(
         return nn.functional.mse_loss(found.float(), wanted.float())
 
     if system.kind == "alt":
-        fit(system, tune, steps, ALT_RATE, progress)
+        fit(system, tune, steps, ALT_RATE, seed, progress, checkpoint)
     else:
-        fit(system, distil, steps, PEA_RATE, progress)
+        fit(system, distil, steps, PEA_RATE, seed, progress, checkpoint)
