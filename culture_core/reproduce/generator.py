@@ -2,7 +2,9 @@
 
 It stands for Stable Diffusion: a picture model whose only text tower is an English one (a small CLIP text
 transformer over English words, the *teacher*). The two systems give it other languages afterwards, as
-AltDiffusion and PEA-Diffusion did.
+AltDiffusion and PEA-Diffusion did. To spare half an hour, its weights begin as those of the image model that
+ships with the pack (trained on the same pictures, by `miniature.train_model`), save for what depends on the
+width of the context.
 """
 
 import re
@@ -27,7 +29,7 @@ from .fitting import fit
 
 WIDTH, LENGTH = 128, 16
 """Of the context: width, and tokens of every English prompt (padded with zeros)."""
-BATCH, LEARNING_RATE = 64, 1e-3
+BATCH, LEARNING_RATE = 64, 5e-4
 EXPLICIT_SHARE, DROPOUT = 0.6, 0.1
 """Shares of captions that name a culture, and that are replaced by the empty prompt (for guidance)."""
 RENDERS, NEUTRAL_RENDERS = 64, 200

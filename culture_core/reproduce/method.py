@@ -83,12 +83,18 @@ def outside(split: str, cultural: bool) -> list[Prompt]:
 
 
 def tuning_prompts(english: bool = False) -> list[Prompt]:
-    """Neutral prompts in the held-out wording with every noun but the test's: to choose strengths on."""
-    return [
-        Prompt(caption("en" if english else code, noun, None, 0, HELD_OUT_WRAPPER).text, code, noun,
-               caption(code, noun, None, 0, HELD_OUT_WRAPPER).text)
-        for code in CULTURES for noun in NOUNS if split_of(code, noun) in ("train", "validation")
-    ]  # fmt: skip
+    """Neutral prompts in the held-out wording with nouns that are not the test's: to choose strengths on.
+
+    Of each culture the validation noun twice, and six of the trained ones.
+    """
+    found = prompts("validation", False, english)
+    for code in CULTURES:
+        nouns = [noun for noun in NOUNS if split_of(code, noun) == "train"]
+        for noun in nouns[::2]:
+            text = caption("en" if english else code, noun, None, 0, HELD_OUT_WRAPPER).text
+            about = caption(code, noun, None, 0, HELD_OUT_WRAPPER).text
+            found.append(Prompt(text, code, noun, about))
+    return found
 
 
 @dataclass(frozen=True)

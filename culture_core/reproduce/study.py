@@ -6,8 +6,9 @@ All of it is cached. Choices are made on validation prompts; `row` alone sees te
 import base64
 import functools
 import io
+import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,11 +58,11 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Of the study: raise it where results that are cached would come out otherwise."""
-STRENGTHS = (0.5, 0.7, 1.0, 1.4, 1.7, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
+STRENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)
 SWEEP = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
-SCALE_STRENGTHS = (3.0, 8.0)
+CANDIDATE_STRENGTHS = (0.7, 1.0, 1.4, 2.0, 3.0)
+SCALE_STRENGTHS = (6.0,)
 PAPER_STRENGTH = 6.0
-COUNTS = (10, 20, 40, 80)
 MASK_TARGET = 0.20
 """Of the explicit score, what masking may leave: the study's target."""
 
@@ -70,19 +71,21 @@ MASK_TARGET = 0.20
 class Sizes:
     """How long everything is trained, and how often the method is repeated."""
 
-    base_steps: int = 5000
+    base_steps: int = 2000
     alt_steps: int = 1500
     pea_steps: int = 1200
     sae: SAEConfig = SAEConfig(n_latents=2048, k=32, steps=1500, batch_size=256, learning_rate=1e-3)
     enhancer: EnhancerPlan = EnhancerPlan(steps=1000)
     repetitions: int = 3
-    layers: tuple[int, ...] = (10, 11)
-    """Candidates, by activation patching; ΔCA is reported for all."""
+    sampling_steps: int = 12
+    places: tuple[tuple[int, str], ...] = ((11, HIDDEN_STATE), (10, HIDDEN_STATE), (11, ATTENTION_OUTPUT))
+    """Candidates: what activation patching names, the layer before, and the paper's feature."""
+    counts: tuple[int, ...] = (20, 40, 80)
 
 
 QUICK = Sizes(
-    base_steps=1000, alt_steps=300, pea_steps=300, sae=replace(Sizes.sae, steps=400),
-    enhancer=EnhancerPlan(steps=200), repetitions=1, layers=(11,),
+    base_steps=400, alt_steps=300, pea_steps=300, sae=replace(Sizes.sae, steps=400),
+    enhancer=EnhancerPlan(steps=200), repetitions=1, places=((11, HIDDEN_STATE),), counts=(40,),
 )  # fmt: skip
 
 
@@ -111,7 +114,8 @@ class Study:
     def base(self) -> Base:
         def make(checkpoint: Path) -> Base:
             progress = self._progress("image model")
-            return train_base(self.pictures, self.sizes.base_steps, 2, progress, checkpoint)
+            begin = self.models / "diffusion_models" / "culture_miniature.safetensors"
+            return train_base(self.pictures, begin, self.sizes.base_steps, 2, progress, checkpoint)
 
         return self.cache.model("image model", {}, make, save_base, load_base)
 
@@ -158,6 +162,7 @@ class Study:
             functools.partial(_load_module, TopKSAE(self.encoder.info.width, config.n_latents, config.k)),
         )  # fmt: skip
 
+    @functools.cache  # noqa: B019
     def neurons(self, design: Design, seed: int) -> dict[str, CultureNeurons]:
         return find_neurons(self.sae(design.place, seed), self.features(design.place), design)
 
@@ -214,7 +219,7 @@ class Study:
         conditioning = Conditioning(
             *(torch.cat(values)[order] for values in zip(*(c for _, c in parts), strict=True))
         )
-        return self.instruments.decode(system.latents(conditioning, seeds))
+        return self.instruments.decode(system.latents(conditioning, seeds, self.sizes.sampling_steps))
 
     def score(
         self, kind: str, given: Sequence[Prompt], edits: Edits | None, seed: int
@@ -233,27 +238,21 @@ class Study:
         """What was tried for a system's design: every candidate with its figures on validation prompts."""
         return self.cache.figures(f"candidates {kind}", {}, lambda: list(self._candidates(kind)))
 
-    def _candidates(self, kind: str):  # noqa: ANN202
+    def _candidates(self, kind: str) -> Iterator[dict[str, Any]]:
         neutral, explicit = prompts("validation", False) * 2, prompts("validation", True) * 2
         before = _share(self.score(kind, explicit, None, 0), 0)
-        for layer in self.sizes.layers:
-            for feature in (HIDDEN_STATE, ATTENTION_OUTPUT):
-                for count in COUNTS:
-                    design = Design(layer, feature, count)
-                    left = _share(self.score(kind, explicit, self.masked(design, 0), 0), 0) / before
-                    for mode, strengths in (("inject", STRENGTHS[2::2]), ("scale", SCALE_STRENGTHS)):
-                        found = {
-                            strength: self.score(
-                                kind, neutral, self.amplified(design, 0, strength, mode=mode), 0
-                            )
-                            for strength in strengths
-                        }
-                        best = max(found, key=lambda strength: _both(found[strength]))
-                        yield {
-                            **asdict(replace(design, mode=mode)), "strength": best,
-                            "culture": _share(found[best], 0), "noun": _share(found[best], 1),
-                            "both": _both(found[best]), "explicit_left": left,
-                        }  # fmt: skip
+        for (layer, feature), count in itertools.product(self.sizes.places, self.sizes.counts):
+            plain = Design(layer, feature, count)
+            left = _share(self.score(kind, explicit, self.masked(plain, 0), 0), 0) / before
+            for tokens, mode in (("content", "inject"), ("all", "inject"), ("content", "scale")):
+                design = replace(plain, tokens=tokens, mode=mode)
+                strengths = CANDIDATE_STRENGTHS if mode == "inject" else SCALE_STRENGTHS
+                found = {s: self.score(kind, neutral, self.amplified(design, 0, s), 0) for s in strengths}
+                best = max(found, key=lambda strength: _both(found[strength]))
+                yield {
+                    **asdict(design), "strength": best, "culture": _share(found[best], 0),
+                    "noun": _share(found[best], 1), "both": _both(found[best]), "explicit_left": left,
+                }  # fmt: skip
 
     def design(self, kind: str) -> Design:
         """The candidate that amplifies best among those whose masking leaves little enough."""
@@ -277,27 +276,24 @@ class Study:
         """Other places to amplify at, with as many neurons; one strength for all cultures, the best there."""
         design = self.design(kind)
         found = {}
-        for layer in self.sizes.layers:
-            for feature in (HIDDEN_STATE, ATTENTION_OUTPUT):
-                same = [
-                    one for one in self.tried(kind)
-                    if (one["layer"], one["feature"], one["count"], one["mode"])
-                    == (layer, feature, design.count, "inject")
-                ]  # fmt: skip
-                found[f"{feature}, layer {layer}"] = (
-                    (replace(design, layer=layer, feature=feature),),
-                    same[0]["strength"],
-                )
-        if len(self.sizes.layers) > 1:
-            several = tuple(replace(design, layer=layer) for layer in self.sizes.layers)
+        for layer, feature in self.sizes.places:
+            elsewhere = replace(design, layer=layer, feature=feature)
+            wanted = asdict(elsewhere).items()
+            same = next(one for one in self.tried(kind) if wanted <= one.items())
+            found[f"{feature}, layer {layer}"] = ((elsewhere,), same["strength"])
+        layers = sorted({layer for layer, feature in self.sizes.places if feature == HIDDEN_STATE})
+        if len(layers) > 1:
+            several = tuple(replace(design, layer=layer, feature=HIDDEN_STATE) for layer in layers)
 
             def choose() -> float:
                 given = prompts("validation", False) * 2
-                right = {s: self.score(kind, given, self._together(several, s, 0), 0) for s in STRENGTHS}
+                right = {
+                    s: self.score(kind, given, self._together(several, s, 0), 0) for s in CANDIDATE_STRENGTHS
+                }
                 return max(right, key=lambda strength: _both(right[strength]))
 
-            name = f"{design.feature}, layers {' and '.join(str(layer) for layer in self.sizes.layers)}"
-            found[name] = (several, self.cache.figures(f"several layers {kind}", asdict(design), choose))
+            strength = self.cache.figures(f"several layers {kind}", asdict(design), choose)
+            found[f"{HIDDEN_STATE}, layers {' and '.join(map(str, layers))}"] = several, strength
         return found
 
     def _together(self, designs: Sequence[Design], strength: float, seed: int) -> Edits:

@@ -30,7 +30,7 @@ from .generator import WIDTH, Base, Pictures, Spec, new_model, pooled_over
 KINDS = ("alt", "pea")
 LENGTH = 20
 """Tokens of every prompt; padding is zeros."""
-SAMPLING_STEPS, SAMPLING_BATCH = 20, 60
+SAMPLING_BATCH = 60
 BATCH = 64
 SHARES = {"explicit": 0.40, "explicit_english": 0.16, "neutral": 0.34, "neutral_english": 0.10}
 """Shares of captions in the training of either system."""
@@ -40,6 +40,9 @@ DROPOUT = 0.1
 NOISE = 0.15
 """Standard deviation of the noise on standardised hidden states in training: captions of thousands of
 wordings, which this study does not have, would make the systems bear small changes of the hidden state."""
+SPARSE = 0.4
+"""Share of training prompts that lose half of their tokens: what a prompt says shall be read from each token
+that carries it, as the encoder has mixed them."""
 START_STEPS, START_RATE = 400, 2e-3
 """Of the start by parallel text."""
 ALT_TUNED = ("context_embedder", "text_embedder", "add_k_proj", "add_v_proj")
@@ -122,7 +125,7 @@ class System(nn.Module):
         return self.head(self.hidden(tokens, edits), tokens.attention_mask)
 
     @torch.no_grad()
-    def latents(self, conditioning: Conditioning, seeds: Sequence[int]) -> Tensor:
+    def latents(self, conditioning: Conditioning, seeds: Sequence[int], steps: int) -> Tensor:
         """Latents [N, 16, 8, 8] of conditioned prompts, one seed each."""
         negative = self.condition([""])
         parts = []
@@ -130,7 +133,7 @@ class System(nn.Module):
             rows = slice(start, start + SAMPLING_BATCH)
             positive = Conditioning(conditioning.hidden[rows], conditioning.pooled[rows])
             with torch.autocast("cpu", torch.bfloat16):
-                parts.append(sample(self.model, positive, negative, list(seeds[rows]), SAMPLING_STEPS))
+                parts.append(sample(self.model, positive, negative, list(seeds[rows]), steps))
         return torch.cat(parts).float()
 
 
@@ -176,10 +179,13 @@ class Captions:
         return rows
 
     def noisy(self, rows: list[int]) -> tuple[Tensor, Tensor]:
-        """Hidden states [B, S, d] with `NOISE`, and their mask [B, S]."""
+        """Hidden states [B, S, d] with `NOISE` and without some tokens (`SPARSE`), and their mask [B, S]."""
         hidden, mask = self.hidden[rows], self.mask[rows]
         noise = torch.randn_like(hidden) * self.deviation * NOISE
-        return hidden + noise * mask[..., None], mask
+        dropped = (torch.rand(len(rows), 1) < SPARSE) & (torch.rand(mask.shape) < 0.5)
+        dropped[:, 0] = False  # the first token is always there
+        mask = mask & ~dropped
+        return (hidden + noise) * mask[..., None], mask
 
     def shown(self, row: int, rng: np.random.Generator) -> Spec:
         """What the picture of a caption shows; a neutral caption's may show its language's culture."""
