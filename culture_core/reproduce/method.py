@@ -39,7 +39,7 @@ from ..miniature.captions import (
 )
 from ..miniature.model import flow_loss, random_sigma
 from ..neurons import CultureNeurons, detect_all
-from ..sae import SAEConfig, TopKSAE, train_sae
+from ..sae import TopKSAE
 from .generator import Pictures
 from .systems import System
 
@@ -114,18 +114,10 @@ class Design:
         return Place(self.layer, self.feature)
 
 
-def make_sae(
-    encoder: HFTextEncoder,
-    place: Place,
-    config: SAEConfig,
-    progress: Progress | None = None,
-    checkpoint: Path | None = None,
-) -> TopKSAE:
-    """An SAE of all content tokens of the training captions."""
+def sae_features(encoder: HFTextEncoder, place: Place) -> tuple[Tensor, Tensor]:
+    """Features of all content tokens of the training captions, and which caption each belongs to."""
     texts = [caption.text for caption in training_captions(STUDY_TRAINING_WRAPPERS)]
-    features, groups = content_features(encoder, texts, place.layer, place.feature)
-    sae, _ = train_sae(features, config, groups=groups, progress=progress, checkpoint=checkpoint)
-    return sae
+    return content_features(encoder, texts, place.layer, place.feature)
 
 
 def detection_features(encoder: HFTextEncoder, place: Place) -> NounFeatures:

@@ -32,7 +32,7 @@ from ..files import CultureSAE
 from ..miniature.captions import prompt_pairs
 from ..neurons import CultureNeurons
 from ..probing import LanguageProbes, probe_by_language
-from ..sae import SAEConfig, TopKSAE
+from ..sae import SAEConfig, TopKSAE, train_sae
 from .cache import Cache
 from .generator import Base, Pictures, load_base, save_base, train_base
 from .measures import PICTURE_WIDTH, Clip, Instruments, diversity, mean_hidden, train_clip
@@ -46,10 +46,10 @@ from .method import (
     enhance,
     find_neurons,
     make_enhancer,
-    make_sae,
     mask,
     outside,
     prompts,
+    sae_features,
     tuning_prompts,
 )
 from .systems import Captions, System, train_system
@@ -158,9 +158,17 @@ class Study:
         stage = f"SAE {place.feature} {place.layer} seed {seed}"
         return self.cache.model(
             stage, {},
-            lambda path: make_sae(self.encoder, place, config, self._progress(stage), path), _save_module,
+            lambda path: self._train_sae(place, config, self._progress(stage), path), _save_module,
             functools.partial(_load_module, TopKSAE(self.encoder.info.width, config.n_latents, config.k)),
         )  # fmt: skip
+
+    def _train_sae(self, place: Place, config: SAEConfig, progress: Progress, checkpoint: Path) -> TopKSAE:
+        features, groups = self._sae_features(place)
+        return train_sae(features, config, groups=groups, progress=progress, checkpoint=checkpoint)[0]
+
+    @functools.cache  # noqa: B019
+    def _sae_features(self, place: Place) -> tuple[Tensor, Tensor]:
+        return sae_features(self.encoder, place)
 
     @functools.cache  # noqa: B019
     def neurons(self, design: Design, seed: int) -> dict[str, CultureNeurons]:

@@ -41,8 +41,8 @@ NOISE = 0.15
 """Standard deviation of the noise on standardised hidden states in training: captions of thousands of
 wordings, which this study does not have, would make the systems bear small changes of the hidden state."""
 SPARSE = 0.4
-"""Share of training prompts that lose half of their tokens: what a prompt says shall be read from each token
-that carries it, as the encoder has mixed them."""
+"""Share of training prompts that lose half of their tokens (never the noun's): what a prompt says shall be
+read from each token that carries it, as the encoder has mixed them."""
 START_STEPS, START_RATE = 400, 2e-3
 """Of the start by parallel text."""
 ALT_TUNED = ("context_embedder", "text_embedder", "add_k_proj", "add_v_proj")
@@ -163,6 +163,10 @@ class Captions:
         with torch.no_grad():
             self.hidden = torch.cat([encoder.encode(part).hidden for part in tokens])  # [N + 1, S, d]
         self.mask = torch.cat([part.attention_mask for part in tokens])
+        self.kept = torch.zeros_like(self.mask)
+        self.kept[:, 0] = True
+        for row, given in enumerate(self.captions):
+            self.kept[row, tokens[row // 128].positions(row % 128, [given.noun_span])] = True
         self.deviation = self.hidden[self.mask.bool()].std(0)  # [d]
         self.rows = {
             kind: [row for row, caption in enumerate(self.captions) if _kind(caption) == kind]
@@ -183,8 +187,7 @@ class Captions:
         hidden, mask = self.hidden[rows], self.mask[rows]
         noise = torch.randn_like(hidden) * self.deviation * NOISE
         dropped = (torch.rand(len(rows), 1) < SPARSE) & (torch.rand(mask.shape) < 0.5)
-        dropped[:, 0] = False  # the first token is always there
-        mask = mask & ~dropped
+        mask = mask & ~(dropped & ~self.kept[rows])
         return (hidden + noise) * mask[..., None], mask
 
     def shown(self, row: int, rng: np.random.Generator) -> Spec:
