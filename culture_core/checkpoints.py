@@ -55,7 +55,8 @@ def run_steps(
 ) -> None:
     """Take the steps of a training run that are not done yet.
 
-    Ctrl-C waits for the end of a step, so that no checkpoint holds half of one; a second one does not wait.
+    Ctrl-C and SIGTERM wait until a step is done, saved and reported, so that no checkpoint holds half of one
+    and no log lacks one; a second one does not wait.
 
     Args:
         losses: of the steps done; grows by one a step.
@@ -66,13 +67,13 @@ def run_steps(
     """
     try:
         while len(losses) < steps:
-            with interrupt_deferred():
+            with interrupts_deferred():
                 losses.append(step())
-            done = len(losses)
-            if checkpoint is not None and done % every == 0 and done < steps:
-                save(checkpoint)
-            if progress is not None:
-                progress(done, steps, losses[-1])
+                done = len(losses)
+                if checkpoint is not None and done % every == 0 and done < steps:
+                    save(checkpoint)
+                if progress is not None:
+                    progress(done, steps, losses[-1])
     except BaseException:
         if checkpoint is not None and (optimiser is None or steps_taken(optimiser) <= {len(losses)}):
             save(checkpoint)
@@ -85,26 +86,33 @@ def steps_taken(optimiser: torch.optim.Optimizer) -> set[int]:
 
 
 @contextmanager
-def interrupt_deferred() -> Iterator[None]:
-    """Ctrl-C takes effect when the context ends; a second one at once. (Other threads never get it.)"""
-    previous = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+def interrupts_deferred() -> Iterator[None]:
+    """Ctrl-C, and SIGTERM where Python handles it, take effect when the context ends; a second one at once.
+
+    (Other threads than the main one never get them.)
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: handler for number, handler in handlers.items() if callable(handler)}
+    if threading.current_thread() is not threading.main_thread() or not previous:
         yield
         return
     heard = []
 
     def remember(number: int, frame: FrameType | None) -> None:
         if heard:
-            previous(number, frame)
+            previous[number](number, frame)
         heard.append((number, frame))
 
-    signal.signal(signal.SIGINT, remember)
+    for number in previous:
+        signal.signal(number, remember)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
     if heard:
-        previous(*heard[0])
+        number, frame = heard[0]
+        previous[number](number, frame)
 
 
 def optimiser_tensors(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .documents import markdown_table
 from .neurons import CultureNeurons, latent_statistics, take_neurons
 from .sae import TopKSAE
 from .shares import Share
@@ -158,17 +159,6 @@ def measure_controls(
             for match in matches
         },
     )
-
-
-def markdown_table(lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with aligned columns; the first line is the header."""
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    written = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
-        for line in lines
-    ]
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([written[0], rule, *written[1:]])
 
 
 def _figure_json(figure: Figure) -> dict[str, Any]:

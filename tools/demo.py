@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 
 from culture_core.cultures import CULTURES
+from culture_core.documents import markdown_table
 from culture_core.files import FileError, load_culture_sae
 from culture_core.miniature.captions import prompt_pairs
 from culture_core.miniature.judge import Judge, load_judge
@@ -194,11 +195,11 @@ def score(rows: list[Row]) -> dict:
 
 def markdown(treatments: dict[str, dict[str, int]]) -> str:
     """The scores as a table."""
-    lines = ["| prompt | culture (CultureVQA) | noun | pictures |", "| --- | ---: | ---: | ---: |"]
+    lines = [["prompt", "culture (CultureVQA)", "noun", "pictures"]]
     for name, counts in treatments.items():
-        culture, noun = (f"{100 * counts[key] / counts['pictures']:.0f} %" for key in ("culture", "noun"))
-        lines.append(f"| {name} | {culture} | {noun} | {counts['pictures']} |")
-    return "\n".join(lines) + "\n"
+        shares = (f"{100 * counts[key] / counts['pictures']:.0f} %" for key in ("culture", "noun"))
+        lines.append([name, *shares, str(counts["pictures"])])
+    return markdown_table(lines, [False, True, True, True]) + "\n"
 
 
 if __name__ == "__main__":

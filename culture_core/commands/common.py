@@ -1,4 +1,4 @@
-"""What commands share: reading an encoder, progress bars, interruption, refusing to overwrite.
+"""What commands share: reading an encoder, progress bars, refusing to overwrite.
 
 Nothing heavy is imported before a command runs, so that help is instant.
 """
@@ -6,11 +6,8 @@ Nothing heavy is imported before a command runs, so that help is instant.
 import argparse
 import math
 import os
-import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -166,31 +163,6 @@ def progress_bar(label: str, unit: str) -> Callable[..., None]:
             bar.close()
 
     return report
-
-
-@contextmanager
-def interrupts_held() -> Iterator[Callable[[], None]]:
-    """Within the context Ctrl-C and SIGTERM wait until the function that it gives is called; that raises
-    `KeyboardInterrupt`. So a training stops between two steps, where its state is whole. A second one does
-    not wait."""
-    asked = False
-
-    def hold(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            signal.default_int_handler(number, frame)
-        asked = True
-
-    def check() -> None:
-        if asked:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield check
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def new_file(path: Path, overwrite: bool) -> Path:

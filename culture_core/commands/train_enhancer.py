@@ -41,7 +41,6 @@ from .common import (
     UsageError,
     add_file_arguments,
     add_overwrite_argument,
-    interrupts_held,
     new_file,
     new_picture,
     picture_folder,
@@ -353,14 +352,12 @@ def _train(
         bar(done, total, loss)
         if validation is not None and (done % options.validate_every == 0 or done == total):
             validation.draw(enhancer, done)
-        check()
 
     try:
-        with interrupts_held() as check:
-            report = train_on_pictures(
-                enhancer, model, place, pairs, settings[0], config, *settings[1:], progress, checkpoint,
-                accelerator,
-            )  # fmt: skip
+        report = train_on_pictures(
+            enhancer, model, place, pairs, settings[0], config, *settings[1:], progress, checkpoint,
+            accelerator,
+        )  # fmt: skip
     except KeyboardInterrupt:
         if checkpoint.is_file():
             log.error("The run is kept in %s: the same command goes on from there.", checkpoint)

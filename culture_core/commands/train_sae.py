@@ -36,7 +36,6 @@ from .common import (
     add_file_arguments,
     add_layer_arguments,
     add_overwrite_argument,
-    interrupts_held,
     new_file,
     new_picture,
     processes,
@@ -225,11 +224,9 @@ def _train(
         nonlocal before
         before = done - 1 if before is None else before
         bar(done, total, loss)
-        check()
 
     try:
-        with interrupts_held() as check:
-            sae, report = train_sae(features, config, prompts, progress, checkpoint, device, accelerator)
+        sae, report = train_sae(features, config, prompts, progress, checkpoint, device, accelerator)
     except KeyboardInterrupt:
         if checkpoint.is_file():
             log.error("The run is kept in %s: the same command goes on from there.", checkpoint)

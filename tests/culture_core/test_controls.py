@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from culture_core.controls import Figure, markdown_table, measure_controls, random_latents, removed_norm
+from culture_core.controls import Figure, measure_controls, random_latents, removed_norm
 from culture_core.neurons import CultureNeurons, detect_neurons, latent_statistics
 from culture_core.sae import TopKSAE
 from culture_core.shares import Share
@@ -178,7 +178,3 @@ def test_a_spread_is_shown_where_there_is_one():
     assert str(Figure.of([0.1, 0.3])) == "0.200 ± 0.100"
     assert str(Figure.of([0.1])) == "0.100"
     assert str(Figure.of([Share(1, 2), Share(2, 2)])).endswith("± 25.0")
-
-
-def test_columns_of_a_table_are_aligned():
-    assert markdown_table([["a", "bb"], ["ccc", "d"]]) == "| a   | bb |\n|-----|----|\n| ccc | d  |"

@@ -1,9 +1,6 @@
 """What commands share."""
 
 import argparse
-import os
-import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -21,7 +18,7 @@ from transformers import (
 
 from culture_core import encoders
 from culture_core.commands import common
-from culture_core.commands.common import CommandError, interrupts_held, new_file, numbers, read_encoder
+from culture_core.commands.common import CommandError, new_file, numbers, read_encoder
 from culture_core.files import check_encoder, load_culture_sae
 
 from ..conftest import E5_FOLDER, word_tokenizer
@@ -128,26 +125,6 @@ def test_weights_that_are_missing_or_pickled_are_not_made_up(tmp_path):
     torch.save(small.state_dict(), tmp_path / "small" / "pytorch_model.bin")
     with pytest.raises(CommandError, match="cannot be loaded"):
         read_encoder(options(tmp_path / "small"))
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_waits_until_it_is_asked_for(number):
-    before = signal.getsignal(number)
-    with interrupts_held() as check:
-        check()
-        os.kill(os.getpid(), number)
-        steps = [step for step in range(3)]
-        with pytest.raises(KeyboardInterrupt):
-            check()
-    assert steps == [0, 1, 2] and signal.getsignal(number) == before
-
-
-def test_a_second_interrupt_does_not_wait():
-    with interrupts_held():
-        os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
 
 
 def test_files_and_folders_are_not_taken_for_granted(tmp_path):
