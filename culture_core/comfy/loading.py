@@ -3,8 +3,10 @@
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from weakref import WeakValueDictionary
 
 import comfy.model_management
+import comfy.ops
 import comfy.sd
 import comfy.utils
 import folder_paths
@@ -15,14 +17,18 @@ from torch import Tensor
 from .errors import TextEncoderError
 from .towers import (
     Published,
+    Tokenizer,
     Tower,
     TowerClip,
     TowerPromptTokenizer,
     adapter_weights,
+    build_adapter,
     detect_tower,
     find_tokenizer,
+    for_adapter,
     read_published,
     read_weights,
+    state_of,
 )
 from .towers.modules import BertTower
 
@@ -30,6 +36,8 @@ __all__ = ["TextEncoderError", "build_clip", "load_text_encoder"]
 
 _E5 = "multilingual_e5"
 """Name in the CLIP of a BERT with an XLM-R vocabulary; files that were made for it carry it."""
+_ATTACHMENT = "culture_tower"
+"""Under which a patcher holds the tower that it shares."""
 
 
 def load_text_encoder(path: Path, adapter: Path | None = None) -> comfy.sd.CLIP:
@@ -47,6 +55,10 @@ def load_text_encoder(path: Path, adapter: Path | None = None) -> comfy.sd.CLIP:
     | mT5 | last hidden state, padding zero | none |
     | any, with a PEA adapter | the adapter's | the adapter's |
 
+    All CLIPs of one tower share its weights, whatever their adapters, as ComfyUI's clones of a CLIP do; they
+    go with the last of them. An adapter of a file of its own rests beside the tower and is brought to the
+    device for the length of a call.
+
     Args:
         adapter: a PEA adapter's safetensors file, to use instead of one that the tower brings.
 
@@ -55,16 +67,39 @@ def load_text_encoder(path: Path, adapter: Path | None = None) -> comfy.sd.CLIP:
             tokenizer do not fit.
     """
     extra = None if adapter is None else adapter_weights(read_weights(adapter), adapter)
-    return build_clip(read_published(path), extra)
+    key = (path, state_of(path), _chosen_precision())
+    shared = _SHARED.get(key)
+    if shared is None:
+        shared = _SHARED[key] = _shared_tower(read_published(path))
+    clip = shared.clip.clone()
+    clip.patcher.set_attachments(_ATTACHMENT, shared)
+    if extra is not None:
+        _put_adapter(clip, shared, extra, path, adapter)
+    return clip
 
 
-def build_clip(published: Published, adapter: dict[str, Tensor] | None = None) -> comfy.sd.CLIP:
-    """The CLIP of a tower that was read, with an adapter's weights as `adapter_weights` names them.
+def build_clip(published: Published) -> comfy.sd.CLIP:
+    """The CLIP of a tower that was read; it shares its weights with no other.
 
     Raises:
         TextEncoderError: see `load_text_encoder`.
     """
-    tower = detect_tower(published, adapter)
+    return _shared_tower(published).clip
+
+
+class _SharedTower:
+    """A loaded tower, held by the clones of its CLIP: while one of them lives, the next is made of it."""
+
+    def __init__(self, clip: comfy.sd.CLIP, tower: Tower, tokenizer: Tokenizer) -> None:
+        self.clip, self.tower, self.tokenizer = clip, tower, tokenizer
+
+
+_SHARED: WeakValueDictionary[tuple, _SharedTower] = WeakValueDictionary()
+"""By path, state of the files, and precision."""
+
+
+def _shared_tower(published: Published) -> _SharedTower:
+    tower = detect_tower(published)
     tokenizer = find_tokenizer(published, tower)
     if tower.transformer is BertTower and tokenizer.tokenizer.get_vocab().get("<s>") == tokenizer.start:
         tower = tower._replace(name=_E5)
@@ -80,7 +115,27 @@ def build_clip(published: Published, adapter: dict[str, Tensor] | None = None) -
         model_options={"dtype": _precision(tower.weights)},
     )
     _fill(clip, tower, published.path)
-    return clip
+    return _SharedTower(clip, tower._replace(weights={}), tokenizer)
+
+
+def _put_adapter(
+    clip: comfy.sd.CLIP, shared: _SharedTower, weights: dict[str, Tensor], path: Path, source: Path
+) -> None:
+    """Let the tower end in an adapter while this CLIP is the loaded one."""
+    tower = for_adapter(shared.tower, weights, path)
+    try:
+        adapter = build_adapter(
+            weights, _precision(weights), clip.patcher.offload_device, comfy.ops.manual_cast
+        )
+    except RuntimeError as error:  # what torch raises for weights that are missing
+        raise TextEncoderError(f"{source} is no whole PEA adapter ({error}): fetch it again.") from error
+    # Of a method, not of a module: ComfyUI would count the module's weights as the tower's and move them.
+    clip.patcher.add_object_patch(f"{tower.name}.transformer.head.chosen", adapter.forward)
+    clip.patcher.add_object_patch(f"{tower.name}.zero_out_masked", tower.zero_padding)
+    if tower.length != shared.tower.length:
+        clip.tokenizer = TowerPromptTokenizer(
+            tower, shared.tokenizer, folder_paths.get_folder_paths("embeddings")
+        )
 
 
 def _fill(clip: comfy.sd.CLIP, tower: Tower, path: Path) -> None:
@@ -95,9 +150,14 @@ def _fill(clip: comfy.sd.CLIP, tower: Tower, path: Path) -> None:
 
 
 def _precision(weights: dict[str, Tensor]) -> torch.dtype:
-    """The user's choice (`--fp16-text-enc` …), or the file's own: ComfyUI would halve it, and the context
-    would no longer agree with training."""
-    chosen = ("fp8_e4m3fn", "fp8_e5m2", "fp16", "bf16", "fp32")
-    if any(getattr(args, f"{name}_text_enc", False) for name in chosen):
+    """The user's choice, or the file's own: ComfyUI would halve it, and the context would no longer agree
+    with training."""
+    return _chosen_precision() or comfy.utils.weight_dtype(weights)
+
+
+def _chosen_precision() -> torch.dtype | None:
+    """What the user started ComfyUI with (`--fp16-text-enc` …)."""
+    choices = ("fp8_e4m3fn", "fp8_e5m2", "fp16", "bf16", "fp32")
+    if any(getattr(args, f"{name}_text_enc", False) for name in choices):
         return comfy.model_management.text_encoder_dtype()
-    return comfy.utils.weight_dtype(weights)
+    return None

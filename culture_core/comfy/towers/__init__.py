@@ -5,9 +5,9 @@ the trunk's hidden states into context and pooled vector. `files` reads what was
 from the keys what it is, `modules` computes it and `tokenizers` makes the ids.
 """
 
-from .detection import Tower, detect_tower
-from .files import Published, read_published, read_weights
-from .heads import adapter_weights
+from .detection import Tower, detect_tower, for_adapter
+from .files import Published, read_published, read_weights, state_of
+from .heads import adapter_weights, build_adapter
 from .models import TowerClip, TowerPromptTokenizer
 from .tokenizers import Tokenizer, find_tokenizer
 
@@ -18,8 +18,11 @@ __all__ = [
     "TowerClip",
     "TowerPromptTokenizer",
     "adapter_weights",
+    "build_adapter",
     "detect_tower",
     "find_tokenizer",
+    "for_adapter",
     "read_published",
     "read_weights",
+    "state_of",
 ]

@@ -17,6 +17,7 @@
 | `layernorm`, `projector.0` … | PEA adapter, behind any of them |
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from ...embedded_encoder import MAX_LENGTH
 from ..errors import TextEncoderError
 from .files import Published
-from .heads import HeadConfig, adapter_weights
+from .heads import HeadConfig, adapter_weights, shapes_of
 from .modules import BertTower, SiglipTower, T5Tower, XlmRobertaTower
 
 _BERT = "embeddings.word_embeddings.weight"
@@ -73,12 +74,8 @@ class _Part(NamedTuple):
     layer: int | None = None
 
 
-def detect_tower(published: Published, adapter: dict[str, Tensor] | None = None) -> Tower:
-    """The tower in a folder or file.
-
-    Args:
-        adapter: the weights of a PEA adapter from a file of its own (`heads.adapter_weights`); it goes before
-            one that the tower brings.
+def detect_tower(published: Published) -> Tower:
+    """The tower in a folder or file, with the PEA adapter that it may bring.
 
     Raises:
         TextEncoderError: for keys that belong to nothing known, shapes that are not those of the config.json,
@@ -89,7 +86,7 @@ def detect_tower(published: Published, adapter: dict[str, Tensor] | None = None)
         first = next((name for name in sorted(weights) if name.endswith(suffix)), None)
         if first is not None:
             tower = build(published, first.removesuffix(suffix))
-            return _with_adapter(tower, adapter or adapter_weights(weights), published)
+            return _with_adapter(tower, adapter_weights(weights), published.path)
     some = ", ".join(sorted(weights)[:3])
     raise TextEncoderError(
         f"{published.path} is no text encoder that this loader knows: expected a key that ends in "
@@ -243,26 +240,38 @@ def _t5(published: Published, prefix: str) -> Tower:
     return Tower("t5", T5Tower, sizes, weights, zero_padding=True)
 
 
-def _with_adapter(tower: Tower, adapter: dict[str, Tensor], published: Published) -> Tower:
+def for_adapter(tower: Tower, adapter: dict[str, Tensor], path: Path) -> Tower:
+    """The tower as a PEA adapter was trained behind it: whole chunks, and what it gives for padding as well.
+
+    Args:
+        adapter: weights, see `heads.adapter_weights`.
+        path: of the tower.
+
+    Raises:
+        TextEncoderError: for an adapter that was trained on another tower.
+    """
+    wanted = len(adapter["adapter.layernorm.weight"])
+    context = tower.config["head"].shapes.get("projection.weight", (tower.width,))[0]
+    if wanted != context:
+        raise TextEncoderError(
+            f"The PEA adapter takes vectors of {wanted} numbers, but {path} gives {context}: use the text "
+            "encoder that the adapter was trained on."
+        )
+    length = tower.length if tower.transformer is SiglipTower else CHUNK
+    return tower._replace(length=length, zero_padding=False)
+
+
+def _with_adapter(tower: Tower, adapter: dict[str, Tensor], path: Path) -> Tower:
     if not adapter:
         return tower
     head = tower.config["head"]
-    wanted = len(adapter["adapter.layernorm.weight"])
-    context = head.shapes.get("projection.weight", (tower.width,))[0]
-    if wanted != context:
-        raise TextEncoderError(
-            f"The PEA adapter takes vectors of {wanted} numbers, but {published.path} gives {context}: use "
-            "the text encoder that the adapter was trained on."
-        )
     added = {f"head.{name}": weight for name, weight in adapter.items()}
     config = tower.config | {"head": head._replace(shapes=head.shapes | _shapes(added))}
-    length = tower.length if tower.transformer is SiglipTower else CHUNK
-    # An adapter was trained on what the tower gives for padding as well.
-    return tower._replace(config=config, weights=tower.weights | added, length=length, zero_padding=False)
+    return for_adapter(tower, adapter, path)._replace(config=config, weights=tower.weights | added)
 
 
 def _shapes(weights: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name.removeprefix("head."): tuple(weight.shape) for name, weight in weights.items()}
+    return shapes_of(weights, "head.")
 
 
 def _shape(weights: dict[str, Tensor], name: str, published: Published) -> tuple[int, ...]:

@@ -34,14 +34,28 @@ def read_published(path: Path) -> Published:
     Raises:
         TextEncoderError: for a folder without weights in safetensors, or a broken file.
     """
+    folders = _folders(path)
     if path.is_file():
-        beside = path.with_suffix("")
-        return Published(path, read_weights(path), _read_config(path, (beside,)), (beside,))
+        return Published(path, read_weights(path), _read_config(path, folders), folders)
     parts = (path, path / "text_encoder")
     weights: dict[str, Tensor] = {}
     for file in _weight_files(path, parts):
         weights |= read_weights(file)
-    return Published(path, weights, _read_config(path, parts), (path, path / "tokenizer", parts[1]))
+    return Published(path, weights, _read_config(path, parts), folders)
+
+
+def state_of(path: Path) -> str:
+    """Changes whenever one of the files does that `read_published` and the tokenizer may read."""
+    files = [path] if path.is_file() else []
+    for folder in _folders(path):
+        files += sorted(file for file in folder.glob("*") if file.is_file())
+    states = ((file, file.stat()) for file in files)
+    return " ".join(f"{file.name}:{state.st_mtime_ns}:{state.st_size}" for file, state in states)
+
+
+def _folders(path: Path) -> tuple[Path, ...]:
+    """Where a tower's tokenizer may be."""
+    return (path.with_suffix(""),) if path.is_file() else (path, path / "tokenizer", path / "text_encoder")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

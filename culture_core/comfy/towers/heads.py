@@ -7,6 +7,7 @@ Heads are described by the shapes of their weights under this pack's names:
     adapter.*              PEA-Diffusion
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -41,6 +42,8 @@ class Head(nn.Module):
         layers = [make.linear("pooled.0"), between(), make.linear("pooled.2")]
         self.pooled = nn.Sequential(*(layers[:1] if layers[2] is None else layers)) if layers[0] else None
         self.adapter = Adapter(make) if "adapter.layernorm.weight" in config.shapes else None
+        self.chosen: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+        """An adapter that a CLIP puts here while it is the loaded one; it goes before the tower's own."""
         self._pool_kind = config.pool
 
     def forward(
@@ -55,14 +58,15 @@ class Head(nn.Module):
         if intermediate is None:
             return context, None, pooled
         chosen, pooled_there = self._read(intermediate, mask)
-        follows = self.adapter is not None or self.projection is not None
-        return context, chosen, pooled_there if follows else pooled
+        follows = self.adapter or self.chosen or self.projection
+        return context, chosen, pooled if follows is None else pooled_there
 
     def _read(self, hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         context = hidden if self.norm is None else self.norm(hidden)
         context = context if self.projection is None else self.projection(context)
-        if self.adapter is not None:
-            return self.adapter(context)
+        adapter = self.chosen or self.adapter
+        if adapter is not None:
+            return adapter(context)
         pooled = self._pool(context, mask)
         return context, pooled if self.pooled is None or pooled is None else self.pooled(pooled)
 
@@ -121,6 +125,23 @@ class _Maker:
         """A LayerNorm, or None where it has no weight."""
         shape = self.shapes.get(f"{name}.weight")
         return shape and self._operations.LayerNorm(shape[0], eps=eps, **self._where)
+
+
+def build_adapter(
+    weights: dict[str, Tensor], dtype: torch.dtype | None, device: object, operations: Any
+) -> Adapter:
+    """An adapter of its own out of `adapter_weights`, with one of ComfyUI's operations that bring weights to
+    where they are needed."""
+    # Nodes run in inference mode, and gradients never get through what is made there.
+    with torch.inference_mode(False):
+        adapter = Adapter(_Maker(shapes_of(weights), dtype, device, operations)).requires_grad_(False)
+        adapter.load_state_dict({name.removeprefix("adapter."): part for name, part in weights.items()})
+    return adapter
+
+
+def shapes_of(weights: dict[str, Tensor], prefix: str = "") -> Shapes:
+    """Shapes by name, without the prefix."""
+    return {name.removeprefix(prefix): tuple(weight.shape) for name, weight in weights.items()}
 
 
 def projector_layers(names: dict, prefix: str) -> list[int]:
