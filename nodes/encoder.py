@@ -8,6 +8,7 @@ from ..culture_core.comfy import (
     model_path,
     text_encoder_names,
     text_encoder_path,
+    text_encoder_state,
 )
 from .base import file_fingerprint, schema
 
@@ -35,8 +36,9 @@ class CultureLoadTextEncoder(io.ComfyNode):
                     options=text_encoder_names(),
                     tooltip="A Hugging Face or open_clip folder in models/text_encoders, or a single "
                     ".safetensors file there. A file takes its tokenizer from a folder of its name beside "
-                    "it, or XLM-R's from any other encoder that has it. multilingual-e5-small (94 languages, "
-                    "0.5 GB on disk) is fetched by `python -m culture_core fetch-encoder`.",
+                    "it, or XLM-R's from any other encoder that has it. `python -m culture_core convert` "
+                    "makes .safetensors of pickles (.bin). multilingual-e5-small (94 languages, 0.5 GB on "
+                    "disk) is fetched by `python -m culture_core fetch-encoder`.",
                 ),
                 io.Combo.Input(
                     "adapter",
@@ -44,8 +46,8 @@ class CultureLoadTextEncoder(io.ComfyNode):
                     default=NO_ADAPTER,
                     optional=True,
                     tooltip="A PEA adapter from models/culture_adapters, which lets an SDXL model (or, "
-                    "trained for it, SD 1.5) read this encoder; one encoder serves many. none: the encoder "
-                    "as it is, with the adapter that its own file may hold.",
+                    "trained for it, SD 1.5) read this encoder; one encoder serves many, and is in "
+                    "memory once. none: the encoder as it is, with the adapter that its own file may hold.",
                 ),
             ],
             outputs=[
@@ -59,7 +61,9 @@ class CultureLoadTextEncoder(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None = None, adapter: str | None = None) -> str:
-        return "" if adapter in (None, NO_ADAPTER) else file_fingerprint("culture_adapters", adapter)
+        tower = text_encoder_state(text_encoder_path(folder)) if folder else ""
+        own = "" if adapter in (None, NO_ADAPTER) else file_fingerprint("culture_adapters", adapter)
+        return f"{tower} {own}"
 
     @classmethod
     def execute(cls, folder: str, adapter: str = NO_ADAPTER) -> io.NodeOutput:

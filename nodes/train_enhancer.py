@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..culture_core.comfy import checkpoint_path, train_enhancer_on_model
+from ..culture_core.comfy import PRECISIONS, checkpoint_path, train_enhancer_on_model
 from ..culture_core.enhancer import EnhancerConfig
 from ..culture_core.enhancer_training.losses import LOSSES
 from ..culture_core.pairs import PromptPair
@@ -111,6 +111,25 @@ class CultureTrainEnhancer(io.ComfyNode):
                 seed_input("The same seed, pictures and settings give the same enhancer."),
                 checkpoint_input(),
                 encoder_input("An enhancer belongs to one."),
+                # Graphs from before these two run without them.
+                io.Combo.Input(
+                    "precision",
+                    options=list(PRECISIONS),
+                    default=PRECISIONS[0],
+                    optional=True,
+                    tooltip="What model, text encoder and VAE compute in; the enhancer keeps float32. "
+                    "as loaded: what ComfyUI uses for them. bfloat16: faster on new cards and up to half the "
+                    "memory where that is float32, as for text encoders and many VAEs; gradients are a "
+                    "little coarser.",
+                ),
+                io.Boolean.Input(
+                    "gradient_checkpointing",
+                    default=False,
+                    optional=True,
+                    tooltip="On: the blocks of the models compute their activations a second time instead of "
+                    "keeping them. Much less memory for about a third more time, and the same result. Turn "
+                    "it on where a training runs out of memory.",
+                ),
             ],
             outputs=[
                 CultureEnhancerType.Output(
@@ -146,6 +165,8 @@ class CultureTrainEnhancer(io.ComfyNode):
         seed: int,
         checkpoint: str,
         encoder: str,
+        precision: str = PRECISIONS[0],
+        gradient_checkpointing: bool = False,
     ) -> io.NodeOutput:
         config = EnhancerConfig(
             learning_rate, steps, accumulate, ema or None, checkpoint_every=100, seed=seed
@@ -153,7 +174,7 @@ class CultureTrainEnhancer(io.ComfyNode):
         return io.NodeOutput(
             *train_enhancer_on_model(
                 model, vae, clip, culture_pairs, pictures, layer, loss, size, bottleneck, config, checkpoint,
-                encoder,
+                encoder, precision, gradient_checkpointing,
             )
         )  # fmt: skip
 

@@ -12,7 +12,7 @@ from .applying import (
     progress_report,
     scheduled_conditioning,
 )
-from .enhancer_training import train_enhancer_on_model
+from .enhancer_training import PRECISIONS, train_enhancer_on_model
 from .errors import TextEncoderError
 from .folders import (
     file_state,
@@ -32,11 +32,13 @@ from .probing import probe_clip
 from .prompts import PromptTracer
 from .reading import INJECTION_KEY, ComfyTextEncoder
 from .saving import checkpoint_path, save_to_output
+from .towers import state_of as text_encoder_state
 from .training import CONTRASTS, detect_neurons_in_clip, train_sae_on_clip
 
 __all__ = [
     "CONTRASTS",
     "INJECTION_KEY",
+    "PRECISIONS",
     "ComfyTextEncoder",
     "PromptTracer",
     "TextEncoderError",
@@ -63,6 +65,7 @@ __all__ = [
     "text_encoder_folders",
     "text_encoder_names",
     "text_encoder_path",
+    "text_encoder_state",
     "train_enhancer_on_model",
     "train_sae_on_clip",
 ]

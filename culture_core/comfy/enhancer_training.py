@@ -3,8 +3,8 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,12 +30,15 @@ from .patching import FeatureFunction, patch_clip
 from .pictures import image_tensor
 from .places import choose_encoders
 from .reading import ComfyTextEncoder
+from .recomputing import recomputed
 from .saving import checkpoint_path
 from .texts import for_preview
 from .training import TrainingProgress
 
 logger = logging.getLogger(__name__)
 
+AS_LOADED, BFLOAT16 = PRECISIONS = ("as loaded", "bfloat16")
+"""What the frozen models compute in."""
 _NORMS = ("layer_norm", "layer_norm1", "layer_norm2")
 """Before these, ComfyUI's T5 and CLIP add to the hidden state in place."""
 _ALL = TokenSelection("all")
@@ -63,6 +66,8 @@ def train_enhancer_on_model(
     config: EnhancerConfig,
     checkpoint: str = "",
     encoder_choice: str = "",
+    precision: str = AS_LOADED,
+    checkpointing: bool = False,
 ) -> TrainedEnhancer:
     """Train a layer enhancer (eq. 11 to 13): neutral prompts in, the pairs' pictures as targets.
 
@@ -75,6 +80,9 @@ def train_enhancer_on_model(
         size: edge of the pictures, pixels.
         checkpoint: plain name of the checkpoint in the output folder; empty for none.
         encoder_choice: which encoder, see `choose_encoders`.
+        precision: `as loaded`, what ComfyUI computes in, or `bfloat16`, for matrix products. The enhancer and
+            the loss are in float32.
+        checkpointing: compute activations again instead of keeping them: less memory, a third more time.
 
     Raises:
         PairError: for pictures that are missing or cannot be read.
@@ -82,6 +90,8 @@ def train_enhancer_on_model(
             conditioning does not depend on, or an encoder that gradients do not get through in ComfyUI.
         ValueError: for a checkpoint of another run, or a model or VAE that cannot be trained with.
     """
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}: use one of {', '.join(PRECISIONS)}")
     path = checkpoint_path(checkpoint)
     keys = choose_encoders(clip, encoder_choice)
     if len(keys) > 1:
@@ -97,11 +107,18 @@ def train_enhancer_on_model(
         enhancer = LayerEnhancer(width, bottleneck or max(1, width // 4), config.seed).to(image.device)
         patched = _with_enhancer(clip, enhancer, layer, encoder.key)
         parts = [found.digest(), loss, layer, encoder.fingerprint(), image.fingerprint(), encoder.key]
+        parts += [] if precision == AS_LOADED else [precision]
         data = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-        with _trainable(patched, image), _clones_before_norms(encoder.model), _told(encoder, path):
+        with ExitStack() as stack:
+            stack.enter_context(_trainable(patched, image))
+            stack.enter_context(_clones_before_norms(encoder.model))
+            if checkpointing:
+                stack.enter_context(recomputed(encoder.model, image.model, image.vae.first_stage_model))
+            stack.enter_context(_told(encoder, path))
+            compute = _computing(image.device, precision)
             report = train_enhancer(
-                enhancer, found.batches(1, config.seed), _Loss(image, found), config, progress.step_done,
-                path, _through(patched), data,
+                enhancer, found.batches(1, config.seed), compute(_Loss(image, found)), config,
+                progress.step_done, path, compute(_through(patched)), data,
             )  # fmt: skip
         enhancer = enhancer.cpu().requires_grad_(False)
     if path is not None:
@@ -110,6 +127,7 @@ def train_enhancer_on_model(
     figures = {
         "loss": loss, "last_loss": report.losses[-1], "config": asdict(config), "size": size,
         "parameters": report.parameters, "pictures": len(found), "data_hash": found.digest(),
+        "precision": precision,
     }  # fmt: skip
     file = EnhancerFile(enhancer, layer, encoder.fingerprint(), encoder.key, figures)
     picture = image_tensor([loss_picture(report.losses, title="Enhancer training")])
@@ -214,8 +232,12 @@ class _Loss:
 def _with_enhancer(clip: comfy.sd.CLIP, enhancer: LayerEnhancer, layer: int, key: str) -> comfy.sd.CLIP:
     """A clone of the CLIP with the enhancer in its place, as Apply Layer Enhancer does it, for gradients."""
 
+    def enhance(hidden: Tensor, token_mask: Tensor) -> Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            return enhancer(hidden, token_mask=token_mask)
+
     def make(_device: torch.device) -> FeatureFunction:
-        return lambda hidden, token_mask: enhancer(hidden, token_mask=token_mask)
+        return enhance
 
     return patch_clip(clip, layer, HIDDEN_STATE, make, _ALL, key)
 
@@ -228,6 +250,22 @@ def _through(patched: comfy.sd.CLIP) -> Apply:
         return {"cross_attn": encoded.pop("cond"), **encoded}
 
     return apply
+
+
+def _computing(device: torch.device, precision: str) -> Callable[[Callable], Callable]:
+    """Wraps functions so that they compute in a precision."""
+
+    def inside() -> AbstractContextManager:
+        return torch.autocast(device.type, torch.bfloat16) if precision == BFLOAT16 else nullcontext()
+
+    def wrap(function: Callable) -> Callable:
+        def computing(*arguments: Any) -> Any:
+            with inside():
+                return function(*arguments)
+
+        return computing
+
+    return wrap
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from .towers import (
     state_of,
 )
 from .towers.modules import BertTower
+from .towers.scaled import ScaledOperations, is_scaled
 
 __all__ = ["TextEncoderError", "build_clip", "load_text_encoder"]
 
@@ -112,7 +113,10 @@ def _shared_tower(published: Published) -> _SharedTower:
         target,
         embedding_directory=folder_paths.get_folder_paths("embeddings"),
         parameters=sum(weight.numel() for weight in tower.weights.values()),
-        model_options={"dtype": _precision(tower.weights)},
+        model_options={
+            "dtype": _precision(tower.weights),
+            "custom_operations": _operations(tower.weights),
+        },
     )
     _fill(clip, tower, published.path)
     return _SharedTower(clip, tower._replace(weights={}), tokenizer)
@@ -125,7 +129,7 @@ def _put_adapter(
     tower = for_adapter(shared.tower, weights, path)
     try:
         adapter = build_adapter(
-            weights, _precision(weights), clip.patcher.offload_device, comfy.ops.manual_cast
+            weights, _precision(weights), clip.patcher.offload_device, _operations(weights)
         )
     except RuntimeError as error:  # what torch raises for weights that are missing
         raise TextEncoderError(f"{source} is no whole PEA adapter ({error}): fetch it again.") from error
@@ -140,19 +144,30 @@ def _put_adapter(
 
 def _fill(clip: comfy.sd.CLIP, tower: Tower, path: Path) -> None:
     try:
-        missing, _ = clip.load_sd(tower.weights)
+        missing, unknown = clip.load_sd(tower.weights)
     except RuntimeError as error:  # what torch raises for shapes
         raise TextEncoderError(f"{path}: weights do not fit each other ({error}): fetch it again.") from error
     if missing:
         raise TextEncoderError(
             f"{path}: weights are missing ({', '.join(missing[:3])}): fetch the folder again."
         )
+    if unknown:
+        raise TextEncoderError(
+            f"{path}: a {tower.name} has no weights {', '.join(unknown[:3])}: it is of another architecture, "
+            "which this loader does not know."
+        )
 
 
 def _precision(weights: dict[str, Tensor]) -> torch.dtype:
     """The user's choice, or the file's own: ComfyUI would halve it, and the context would no longer agree
     with training."""
-    return _chosen_precision() or comfy.utils.weight_dtype(weights)
+    plain = {name: weight for name, weight in weights.items() if not is_scaled(name, weights)}
+    return _chosen_precision() or comfy.utils.weight_dtype(plain)
+
+
+def _operations(weights: dict[str, Tensor]) -> type:
+    scaled = any(is_scaled(name, weights) for name in weights)
+    return ScaledOperations if scaled else comfy.ops.manual_cast
 
 
 def _chosen_precision() -> torch.dtype | None:

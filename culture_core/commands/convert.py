@@ -1,4 +1,4 @@
-"""Turn SAEs of other libraries into culture SAEs, and culture SAEs into theirs.
+"""Turn SAEs of other libraries into culture SAEs and back, and pickled weights into safetensors.
 
 Libraries: sparsify (cfg.json, sae.safetensors), SAELens (cfg.json, sae_weights.safetensors) and
 dictionary_learning (config.json, ae.pt). Each keeps an SAE in a folder; which library's it is, is told from
@@ -15,8 +15,16 @@ know. It has no neurons of cultures either; `detect` finds them. On the way out 
 other libraries have no place for them, and activations come in the encoder's own units, `scale` times ours.
 
 Only plain Top-K SAEs can be converted, neither other activations (JumpReLU, batch Top-K, gated) nor
-transcoders. dictionary_learning's ae.pt is a pickle: it is read without running code of it, and nowhere else
-in this pack.
+transcoders.
+
+Text encoders and PEA adapters that were published as pickles (pytorch_model.bin, .pt, .pth, .ckpt) become
+safetensors, which the node Load Multilingual Text Encoder reads; give the file, or a folder with one or with
+the parts of one:
+
+  python -m culture_core convert models/text_encoders/AltDiffusion-m9/text_encoder --to safetensors \\
+      --output models/text_encoders/AltDiffusion-m9/text_encoder/model.safetensors
+
+Pickles, dictionary_learning's ae.pt too, are read without running code of theirs, and by this command alone.
 """
 
 import argparse
@@ -38,14 +46,21 @@ if TYPE_CHECKING:
     from ..sae import TopKSAE
 
 CULTURE_SAE = "culture-sae"
-TARGETS = (CULTURE_SAE, "sparsify", "sae-lens", "dictionary-learning")
+SAFETENSORS = "safetensors"
+TARGETS = (CULTURE_SAE, "sparsify", "sae-lens", "dictionary-learning", SAFETENSORS)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, help="culture SAE, or folder of another library")
+    parser.add_argument(
+        "source", type=Path, help="culture SAE, folder of another library, or pickled weights"
+    )
     parser.add_argument("--to", choices=TARGETS, required=True, help="what to make of it")
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="PATH", help="file of a culture SAE, otherwise a folder"
+        "--output",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="file of a culture SAE or of weights, otherwise a folder",
     )
     needed = parser.add_argument_group("needed for, and only for, --to culture-sae")
     add_encoder_arguments(needed, required=False)
@@ -58,6 +73,8 @@ def run(options: argparse.Namespace) -> dict:
     from ..files import load_culture_sae
     from ..sae.formats import export_sae, import_sae
 
+    if options.to == SAFETENSORS:
+        return _to_safetensors(options)
     if options.to == CULTURE_SAE:
         return _to_culture_sae(options)
     if options.source.is_dir():
@@ -76,6 +93,12 @@ def run(options: argparse.Namespace) -> dict:
 
 
 def describe(result: dict) -> str:
+    if result["to"] == SAFETENSORS:
+        left_out = result["left_out"]
+        lines = [f"{result['output']}: {result['tensors']} tensors"]
+        if left_out:
+            lines.append(f"Left out, as no tensors: {', '.join(left_out[:5])}{' …' * (len(left_out) > 5)}")
+        return "\n".join(lines)
     lines = [
         f"{result['output']}: {result['to']} of {result['latents']} latents, {result['k']} active at once, "
         f"from {result['from']}",
@@ -107,6 +130,19 @@ def _to_culture_sae(options: argparse.Namespace) -> dict:
     )  # fmt: skip
     save_culture_sae(item, options.output, options.overwrite)
     return _result(options, imported.library, imported.sae, imported.notes)
+
+
+def _to_safetensors(options: argparse.Namespace) -> dict:
+    from ..pickles import convert_pickle
+
+    if options.output.suffix != ".safetensors":
+        raise CommandError(f"{options.output}: the name must end in .safetensors")
+    new_file(options.output, options.overwrite)
+    tensors, left_out = convert_pickle(options.source, options.output)
+    return {
+        "output": str(options.output), "from": str(options.source), "to": SAFETENSORS, "tensors": tensors,
+        "left_out": left_out,
+    }  # fmt: skip
 
 
 def _result(options: argparse.Namespace, source: str, sae: "TopKSAE", notes: list[str]) -> dict:

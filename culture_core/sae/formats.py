@@ -7,7 +7,6 @@ scale 1. Other architectures are refused: their latents would not be those that 
 
 import json
 import os
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,9 @@ from torch import Tensor
 
 from ..atomic import atomic_path
 from ..checkpoints import write_safetensors
-from ..file_checks import MAX_FILE_BYTES, Content, FileError, check_file, parse_object, read_tensors
+from ..file_checks import Content, FileError, check_file, parse_object, read_tensors
 from ..files import MAX_LATENTS, MAX_WIDTH
+from ..pickles import is_plain, load_pickle
 from .model import TopKSAE
 
 SPARSIFY, SAE_LENS, DICTIONARY_LEARNING = "sparsify", "sae-lens", "dictionary-learning"
@@ -27,8 +27,6 @@ EQUAL_NORMS = 1e-3
 """Decoder rows whose norms differ by less than this share count as equally long."""
 
 _MAX_CONFIG = 1 << 20
-_SAFE_PICKLE = (2, 6)
-"""Before torch 2.6 a crafted file could run code in spite of `weights_only=True`."""
 
 
 class ImportedSAE(NamedTuple):
@@ -371,35 +369,11 @@ def _dictionary_configuration(plain: _Plain, origin: dict[str, str]) -> dict[str
 def _load_pickle(path: Path) -> Content:
     """Tensors of a file of `torch.save`; no code of the file is run."""
     check_file(path, "file of torch.save")
-    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _SAFE_PICKLE:
-        raise FileError(f"{path}: is read by torch 2.6 or newer only, which is safe from code in the file")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-        if size > MAX_FILE_BYTES:
-            raise FileError(f"{path}: unpacks to more than {MAX_FILE_BYTES >> 30} GiB")
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except FileError:
-        raise
-    except Exception as error:  # torch raises a dozen kinds for what is damaged or no plain tensor
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise FileError(
-            f"{path}: is no file of plain tensors, or a damaged one ({reason}); "
-            "files that need code to be run are not read"
-        ) from error
-    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        raise FileError(f"{path}: holds no tensors by name")
-    content = Content(path, {}, dict(found))
-    for key, value in found.items():
-        _check_strided(content, key, value)
+    content = Content(path, {}, load_pickle(path))
+    for key, value in content.tensors.items():
+        if not is_plain(value):
+            content.fail(f"{_short(key)} is no plain tensor")
     return content
-
-
-def _check_strided(content: Content, key: str, value: object) -> None:
-    """A tensor may repeat its memory, and so claim a size that no file has."""
-    plain = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
-    if not plain or value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        content.fail(f"{_short(key)} is no plain tensor")
 
 
 def _save_pickle(path: Path, tensors: Mapping[str, Tensor]) -> None:

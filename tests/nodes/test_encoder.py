@@ -105,6 +105,19 @@ def test_one_tower_serves_several_adapters_through_stock_nodes(loader: type) -> 
     }
 
 
+def test_adapters_in_one_graph_share_the_tower(loader: type) -> None:
+    clips = [loader.execute("tower.safetensors", f"{name}.safetensors")[0] for name in ("pea_sdxl", "other")]
+    assert clips[0].cond_stage_model is clips[1].cond_stage_model
+
+
+def test_a_changed_tower_runs_the_node_anew(loader: type, models: Models) -> None:
+    file = models["text_encoders"] / "tower.safetensors"
+    before = loader.fingerprint_inputs("tower.safetensors", "none")
+    assert loader.fingerprint_inputs("tower.safetensors", "pea_sdxl.safetensors") != before
+    file.touch()
+    assert loader.fingerprint_inputs("tower.safetensors", "none") != before
+
+
 def test_a_graph_without_an_adapter_still_runs(loader: type) -> None:
     assert encode(loader.execute("multilingual-e5-small")[0], "a house")[0].shape == (1, 32, 384)
 

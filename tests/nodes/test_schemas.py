@@ -42,7 +42,7 @@ WIDGETS = {
     "CultureDetectNeurons": ["contrast", "count", "tau", "by_effect"],
     "CultureTrainEnhancer": [
         "pictures", "layer", "loss", "size", "bottleneck", "steps", "accumulate", "learning_rate", "ema",
-        "seed", "checkpoint", "encoder",
+        "seed", "checkpoint", "encoder", "precision", "gradient_checkpointing",
     ],
     "CultureSaveSAE": ["filename_prefix", "author", "licence", "description"],
     "CultureSaveEnhancer": ["filename_prefix", "author", "licence", "description"],

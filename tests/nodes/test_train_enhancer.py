@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from culture_core.comfy import ComfyTextEncoder
+from culture_core.comfy import ComfyTextEncoder, train_enhancer_on_model
 from culture_core.enhancer_training import LOSSES
 from culture_core.miniature.scenes import draw_scenes
 
@@ -78,6 +78,42 @@ def test_the_node_trains_an_enhancer(train: Callable[..., tuple], loss: str) -> 
     assert (file.layer, file.training["pictures"], file.encoder["family"]) == (LAYER, 4, "bert")
     assert bool(file.enhancer.gain.any()) and not file.enhancer.W1.is_inference()
     assert picture.shape[0] == 1 and "12 steps on 4 pictures" in report and loss in report
+
+
+@pytest.mark.parametrize("loss", ["latent", "pixel"])
+def test_gradient_checkpointing_changes_nothing_but_memory(train: Callable[..., tuple], loss: str) -> None:
+    plain, again = (train(loss=loss, gradient_checkpointing=on)[0] for on in (False, True))
+    for name, value in plain.enhancer.state_dict().items():
+        assert torch.equal(again.enhancer.state_dict()[name], value), name
+
+
+def test_bfloat16_learns_nearly_the_same(
+    train: Callable[..., tuple], output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, coarse, both = (
+        train(precision=precision, gradient_checkpointing=on)[0]
+        for precision, on in (("as loaded", False), ("bfloat16", False), ("bfloat16", True))
+    )
+    gains = [file.enhancer.gain for file in (plain, coarse, both)]
+    assert not torch.equal(gains[0], gains[1]) and torch.equal(gains[1], gains[2])
+    assert float(torch.cosine_similarity(gains[0], gains[1], dim=0)) > 0.9
+    assert coarse.training["precision"] == "bfloat16" and gains[1].dtype == torch.float32
+    with monkeypatch.context() as patch:
+        cancel_at(patch, 1)
+        with pytest.raises(Interrupted):
+            train(checkpoint="mine", precision="bfloat16")
+    with pytest.raises(ValueError, match="or to other data"):
+        train(checkpoint="mine")
+
+
+def test_graphs_from_before_precision_and_checkpointing_still_run(node_classes: dict[str, type]) -> None:
+    inputs = node_classes["CultureTrainEnhancer"].GET_SCHEMA().inputs
+    assert [(item.id, item.optional, item.default) for item in inputs[-2:]] == [
+        ("precision", True, "as loaded"),
+        ("gradient_checkpointing", True, False),
+    ]
+    with pytest.raises(ValueError, match="unknown precision 'float8'"):
+        train_enhancer_on_model(*[None] * 10, precision="float8")
 
 
 def test_what_is_learnt_is_what_the_sampler_sees(

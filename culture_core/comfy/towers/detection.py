@@ -27,6 +27,7 @@ from ..errors import TextEncoderError
 from .files import Published
 from .heads import HeadConfig, adapter_weights, shapes_of
 from .modules import BertTower, SiglipTower, T5Tower, XlmRobertaTower
+from .scaled import SCALE
 
 _BERT = "embeddings.word_embeddings.weight"
 _SIGLIP = "text_model.embeddings.token_embedding.weight"
@@ -141,6 +142,12 @@ def _bert_head(published: Published, prefix: str) -> _Part:
     def has(name: str) -> bool:
         return f"{name}.weight" in weights
 
+    if any(has(f"{owner}head.{name}") for name in ("projection", "pooled.0")):
+        raise TextEncoderError(
+            f"{published.path} was saved by ComfyUI, under whose names it cannot be told which of several "
+            f"models it is: expected published names, found '{owner}head.…'. Load the published file."
+        )
+
     def part(pool: str, activation: str = "gelu", layer: int | None = None, **names: str) -> _Part:
         found = _renamed(weights, names)
         return _Part(HeadConfig(pool, activation, _shapes(found)), found, layer)
@@ -172,7 +179,7 @@ def _renamed(weights: dict[str, Tensor], names: dict[str, str]) -> dict[str, Ten
     return {
         f"head.{new}.{kind}": weights[f"{old}.{kind}"]
         for new, old in names.items()
-        for kind in ("weight", "bias")
+        for kind in ("weight", "bias", SCALE)
         if f"{old}.{kind}" in weights
     }
 

@@ -8,6 +8,8 @@ import comfy.utils
 from torch import Tensor
 
 from ..errors import TextEncoderError
+from ..folders import PACK_MODELS
+from .scaled import with_scales
 
 _NAMES = ("model.safetensors", "open_clip_model.safetensors", "model.fp16.safetensors")
 """The usual ones, the most exact first."""
@@ -40,8 +42,8 @@ def read_published(path: Path) -> Published:
     parts = (path, path / "text_encoder")
     weights: dict[str, Tensor] = {}
     for file in _weight_files(path, parts):
-        weights |= read_weights(file)
-    return Published(path, weights, _read_config(path, parts), folders)
+        weights |= _read_tensors(file)
+    return Published(path, with_scales(weights, path), _read_config(path, parts), folders)
 
 
 def state_of(path: Path) -> str:
@@ -59,13 +61,18 @@ def _folders(path: Path) -> tuple[Path, ...]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file.
+    """All tensors of a safetensors file, with scales as `scaled.with_scales` gives them.
 
     Raises:
-        TextEncoderError: for another kind of file, or a broken one.
+        TextEncoderError: for another kind of file, a broken one, or weights in an unknown form.
     """
+    return with_scales(_read_tensors(path), path)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
     if path.suffix != ".safetensors":
-        raise TextEncoderError(f"{path} is no safetensors file: {_how_to_convert(path)}")
+        output = path.with_suffix(".safetensors")
+        raise TextEncoderError(f"{path} is no safetensors file.{_how_to_convert(path, output)}")
     try:
         return comfy.utils.load_torch_file(str(path), safe_load=True)
     except Exception as error:  # safetensors and ComfyUI raise several kinds for a broken file
@@ -90,16 +97,15 @@ def _weight_files(folder: Path, parts: tuple[Path, ...]) -> list[Path]:
                 "model.safetensors."
             )
     pickled = next((file for part in parts for file in sorted(part.glob("*.bin"))), None)
-    hint = f" {_how_to_convert(pickled)}" if pickled else ""
+    hint = _how_to_convert(pickled.parent, pickled.with_name("model.safetensors")) if pickled else ""
     raise TextEncoderError(f"{folder} lacks model.safetensors, a text encoder's weights.{hint}")
 
 
-def _how_to_convert(path: Path) -> str:
+def _how_to_convert(source: Path, output: Path) -> str:
     return (
-        f"{path.name} is a pickle, which may run code when it is opened, so it is not read. If you trust it, "
-        'convert it once: python -c "import torch, safetensors.torch as s; w = torch.load('
-        f"'{path.name}', map_location='cpu', weights_only=True); "
-        "s.save_file({k: v.clone().contiguous() for k, v in w.items()}, 'model.safetensors')\""
+        " Pickles (.bin, .pt) may run code when they are opened, so none is read here. This converts one "
+        f"without running any, with ComfyUI's Python in {PACK_MODELS.parent}: "
+        f'python -m culture_core convert "{source}" --to safetensors --output "{output}"'
     )
 
 

@@ -15,12 +15,14 @@ from culture_core.comfy.enhancer_training import (
     _through,
     _with_enhancer,
 )
+from culture_core.comfy.recomputing import recomputed
 from culture_core.enhancer import LayerEnhancer
 
 PROMPT = "a red house"
 
 
 def test_gradients_of_every_encoder_are_those_of_finite_differences(place: object) -> None:
+    """Kept or recomputed."""
     encoder = ComfyTextEncoder(place.clip, place.key)
     torch.manual_seed(3)
     enhancer = LayerEnhancer(encoder.info.width, 8)
@@ -40,6 +42,9 @@ def test_gradients_of_every_encoder_are_those_of_finite_differences(place: objec
 
     with torch.enable_grad(), _clones_before_norms(encoder.model):
         (gradient,) = torch.autograd.grad(value(), [enhancer.gain])
+    with torch.enable_grad(), _clones_before_norms(encoder.model), recomputed(encoder.model):
+        (again,) = torch.autograd.grad(value(), [enhancer.gain])
+    assert torch.equal(again, gradient)
     step = 1e-2 * torch.sign(gradient)
     found = []
     with torch.no_grad():

@@ -2,6 +2,7 @@
 a literal one where neither has it."""
 
 import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -201,6 +202,203 @@ def test_an_adapter_that_does_not_fit_is_refused(
     save_file(broken, file)
     with pytest.raises(TextEncoderError, match=r"projector\.2 has the shape \(3, 5\), expected \(…, 64\)"):
         load_text_encoder(publish("open_clip"), file)
+
+
+# ------------------------------------------------------------------------------- one tower for many adapters
+
+
+@pytest.fixture
+def adapters(published: ModuleType, tmp_path: Path) -> dict[str, Path]:
+    """Two adapters for a tower 128 wide; and None, the tower without one."""
+    files: dict[str, Path | None] = {"plain": None}
+    for seed, context in ((1, 112), (2, 76)):
+        torch.manual_seed(seed)
+        files[f"to {context}"] = tmp_path / f"adapter-{context}.safetensors"
+        save_file(published.weights_of(published.Pea(context=context)), files[f"to {context}"])
+    return files
+
+
+def memory_of(clip: CLIP) -> set[int]:
+    """Where the weights of a CLIP lie."""
+    return {part.untyped_storage().data_ptr() for part in clip.cond_stage_model.parameters()}
+
+
+@pytest.mark.parametrize("kind", ["xlm_roberta", "bert", "mt5"])
+def test_clips_of_one_tower_share_its_weights_and_each_gives_its_own(
+    kind: str, publish: Publish, adapters: dict, published: ModuleType
+) -> None:
+    """In any order, also through clones; padding and chunks too are each its own."""
+    folder = publish(kind)
+    wanted = {}
+    for name, file in adapters.items():
+        wanted[name] = encode(load_text_encoder(folder, file), PROMPTS[0])
+        gc.collect()
+    clips = {name: load_text_encoder(folder, file) for name, file in adapters.items()}
+    assert len({frozenset(memory_of(clip)) for clip in clips.values()}) == 1
+    for name in ("to 112", "plain", "to 76", "plain", "to 112", "to 112", "to 76"):
+        for clip in (clips[name], clips[name].clone(), ComfyTextEncoder(clips[name]).clip):
+            for found, expectation in zip(encode(clip, PROMPTS[0]), wanted[name], strict=True):
+                assert found is expectation or torch.equal(found, expectation)
+    assert wanted["to 76"][0].shape[1:] == (77, 76)
+    assert bool((wanted["plain"][0][0, -1] == 0).all()) and bool(wanted["to 76"][0][0, -1].any())
+
+
+def test_a_tower_is_read_once_and_goes_with_its_last_clip(publish: Publish, adapters: dict) -> None:
+    folder = publish("open_clip")
+    clip, other = (load_text_encoder(folder, adapters[name]) for name in ("to 112", "to 76"))
+    patched = clip.clone()
+    first = encode(patched, PROMPTS[0])[0]
+    tower = weakref.ref(clip.cond_stage_model)
+    (folder / "model.safetensors").rename(folder / "kept")  # another file is another tower
+    with pytest.raises(TextEncoderError, match="lacks model"):
+        load_text_encoder(folder)
+    (folder / "kept").rename(folder / "model.safetensors")
+    assert load_text_encoder(folder).cond_stage_model is tower()
+    del clip, other
+    assert torch.equal(encode(patched, PROMPTS[0])[0], first)
+    del patched
+    gc.collect()
+    assert tower() is None and not comfy.model_management.current_loaded_models
+
+
+def test_a_new_file_of_the_name_is_a_new_tower(publish: Publish) -> None:
+    folder = publish("open_clip")
+    clip = load_text_encoder(folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["text.transformer.embeddings.LayerNorm.bias"] += 1
+    save_file(weights, folder / "model.safetensors")
+    assert not torch.equal(encode(load_text_encoder(folder), "a")[0], encode(clip, "a")[0])
+
+
+def test_adapters_stay_right_through_unloading_low_memory_and_weight_patches(
+    publish: Publish, adapters: dict
+) -> None:
+    folder = publish("open_clip")
+    clips = {name: load_text_encoder(folder, file) for name, file in adapters.items()}
+    wanted = {name: encode(clip, PROMPTS[0])[0] for name, clip in clips.items()}
+    size = comfy.model_management.module_size(clips["plain"].cond_stage_model)
+    for name, clip in clips.items():
+        assert len(comfy.model_management.current_loaded_models) == 1
+        assert clip.patcher.model_size() == size
+        comfy.model_management.unload_all_models()
+        assert clip.cond_stage_model.model_loaded_weight_memory == 0
+        with torch.inference_mode():
+            clip.patcher.partially_load(torch.device("cpu"), extra_memory=1)
+            assert clip.patcher.model.model_lowvram
+            found = clip.cond_stage_model.encode_token_weights(clip.tokenize(PROMPTS[0]))[0]
+        clip.patcher.detach()
+        torch.testing.assert_close(found, wanted[name], atol=1e-5, rtol=1e-5)
+    head = next(iter(ComfyTextEncoder(clips["plain"]).model.children())).head
+    assert head.chosen is None  # nothing of an adapter is left on the tower
+    patched = clips["to 76"].clone()
+    key = "xlm_roberta.transformer.bert.encoder.layer.1.attention.self.query.weight"
+    change = torch.randn(128, 128, generator=torch.Generator().manual_seed(1))
+    assert patched.add_patches({key: ("diff", (change,))}) == [key]
+    assert not torch.allclose(encode(patched, PROMPTS[0])[0], wanted["to 76"], atol=0.01)
+    for name, clip in clips.items():
+        assert torch.equal(encode(clip, PROMPTS[0])[0], wanted[name])
+
+
+def test_an_adapter_that_lacks_weights_is_refused(publish: Publish, adapters: dict) -> None:
+    weights = load_file(adapters["to 76"])
+    del weights["layernorm.bias"]
+    save_file(weights, adapters["to 76"])
+    with pytest.raises(TextEncoderError, match=r"no whole PEA adapter.*layernorm\.bias"):
+        load_text_encoder(publish("open_clip"), adapters["to 76"])
+
+
+# ------------------------------------------------------------------------------------- float8 with scales
+
+
+def scaled(weights: dict[str, Tensor], names: tuple[str, str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights with every matrix but embeddings in float8 with a scale, and what they stand for."""
+    found, meant = {names[0]: torch.zeros(2, dtype=torch.float8_e4m3fn)}, {}
+    for name, weight in weights.items():
+        found[name] = meant[name] = weight
+        if weight.ndim == 2 and not any(word in name for word in ("embedding", "shared", "bias")):
+            scale = weight.abs().max() / 448
+            found[name] = (weight / scale).to(torch.float8_e4m3fn)
+            layer = name.removesuffix(".weight")
+            found |= {f"{layer}.{names[1]}": scale, f"{layer}.scale_input": torch.ones(())}
+            meant[name] = found[name].float() * scale
+    return found, meant
+
+
+@pytest.mark.parametrize("names", [("scaled_fp8", "scale_weight"), ("a.comfy_quant", "weight_scale")])
+@pytest.mark.parametrize("kind", ["altdiffusion_m18", "open_clip", "siglip2", "mt5"])
+def test_scaled_float8_is_what_it_stands_for(kind: str, names: tuple[str, str], publish: Publish) -> None:
+    folder = publish(kind, kind == "open_clip")
+    file = folder / "model.safetensors"
+    found, meant = scaled(load_file(file), names)
+    save_file(meant, file)
+    exact = load_text_encoder(folder)
+    wanted = encode(exact, PROMPTS[0])
+    save_file(found, file)
+    clip = load_text_encoder(folder)
+    kinds = {name: part.dtype for name, part in clip.cond_stage_model.named_parameters()}
+    matrices = [name for name in kinds if f"{name.removesuffix('weight')}scale_weight" in kinds]
+    assert len(matrices) > 20 and {kinds[name] for name in matrices} == {torch.float8_e4m3fn}
+    assert {kind for name, kind in kinds.items() if name not in matrices} == {torch.float32}
+    for one, other in zip(encode(clip, PROMPTS[0]), wanted, strict=True):
+        assert one is other or torch.allclose(one, other, atol=1e-4, rtol=1e-4)
+    patched, exact_patched = clip.clone(), exact.clone()
+    key = next(name for name in matrices if ".1." in name)
+    change = 0.5 * torch.randn(dict(exact.cond_stage_model.named_parameters())[key].shape)
+    for each in (patched, exact_patched):
+        assert each.add_patches({key: ("diff", (change,))}) == [key]
+    moved, target = (encode(each, PROMPTS[0])[0] for each in (patched, exact_patched))
+    assert float((moved - target).norm()) < 0.3 * float((target - wanted[0]).norm())
+    assert torch.equal(encode(clip, PROMPTS[0])[0], encode(clip.clone(), PROMPTS[0])[0])
+
+
+def test_an_adapter_in_scaled_float8_serves_a_tower(publish: Publish, adapters: dict) -> None:
+    folder, file = publish("open_clip"), adapters["to 76"]
+    found, meant = scaled(load_file(file), ("scaled_fp8", "scale_weight"))
+    save_file(meant, file)
+    wanted = encode(load_text_encoder(folder, file), PROMPTS[0])
+    save_file(found, file)
+    for one, other in zip(encode(load_text_encoder(folder, file), PROMPTS[0]), wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_other_quantisations_are_refused(publish: Publish) -> None:
+    folder = publish("altclip")
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    key = "roberta.encoder.layer.0.output.dense"
+    matrix = weights[f"{key}.weight"]
+    rows, float8 = torch.ones(len(matrix)), matrix.to(torch.float8_e4m3fn)
+    for change, found in (
+        ({f"{key}.weight": weights[f"{key}.weight"].to(torch.int8), f"{key}.SCB": rows}, "torch.int8"),
+        (
+            {f"{key}.weight": weights[f"{key}.weight"].to(torch.float8_e4m3fn), f"{key}.scale_weight": rows},
+            r"\(128,\)",
+        ),
+        ({f"{key}.scale_weight": torch.ones(())}, "torch.float32"),
+    ):
+        save_file(weights | change, file)
+        with pytest.raises(
+            TextEncoderError, match=f"quantised in a way .* expected float8 .* found .*{found}"
+        ):
+            load_text_encoder(folder)
+
+
+def test_weights_that_the_architecture_does_not_have_are_refused(publish: Publish) -> None:
+    """They would be left out in silence: positions within attention, for one."""
+    folder = publish("bert")
+    weights = load_file(folder / "model.safetensors")
+    extra = {"encoder.layer.0.attention.self.distance_embedding.weight": torch.zeros(9, 64)}
+    save_file(weights | extra, folder / "model.safetensors")
+    with pytest.raises(TextEncoderError, match="a bert has no weights .*distance_embedding"):
+        load_text_encoder(folder)
+
+
+def test_what_comfyui_saved_of_a_tower_with_a_head_is_refused(publish: Publish, tmp_path: Path) -> None:
+    """Not taken for a plain trunk."""
+    state = load_text_encoder(publish("altclip")).get_sd()
+    save_file({name: part.clone() for name, part in state.items()}, tmp_path / "saved.safetensors")
+    with pytest.raises(TextEncoderError, match=r"saved by ComfyUI.*found 'xlm_roberta\.transformer\.head"):
+        load_text_encoder(tmp_path / "saved.safetensors")
 
 
 # --------------------------------------------------------------------------- as ComfyUI's own encoders behave

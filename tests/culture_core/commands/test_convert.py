@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from culture_core.__main__ import main
-from culture_core.commands.convert import CULTURE_SAE, TARGETS
+from culture_core.commands.convert import CULTURE_SAE, SAFETENSORS, TARGETS
 from culture_core.files import CultureSAE, load_culture_sae, save_culture_sae
 from culture_core.sae import TopKSAE
 from culture_core.sae.formats import LIBRARIES, import_sae
@@ -26,7 +26,7 @@ def converted(capsys: pytest.CaptureFixture, *arguments: object) -> dict:
 
 
 def test_targets_are_those_of_the_library():
-    assert TARGETS == (CULTURE_SAE, *LIBRARIES)
+    assert TARGETS == (CULTURE_SAE, *LIBRARIES, SAFETENSORS)
 
 
 def test_the_shipped_sae_goes_through_every_library_and_back(tmp_path, capsys):
