@@ -144,6 +144,10 @@ def _told(encoder: ComfyTextEncoder, checkpoint: Path | None) -> Iterator[None]:
         logger.info("The training was interrupted. What it learnt is %s.", kept)
         raise
     except comfy.model_management.OOM_EXCEPTION:
+        logger.info(
+            "A step does not fit into memory. What helps most, first: gradient_checkpointing, the loss latent "
+            "instead of pixel, precision bfloat16, a smaller size."
+        )
         raise
     except RuntimeError as error:
         raise TextEncoderError(

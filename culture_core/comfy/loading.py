@@ -153,8 +153,8 @@ def _fill(clip: comfy.sd.CLIP, tower: Tower, path: Path) -> None:
         )
     if unknown:
         raise TextEncoderError(
-            f"{path}: a {tower.name} has no weights {', '.join(unknown[:3])}: it is of another architecture, "
-            "which this loader does not know."
+            f"{path}: {tower.transformer.family} has no weights {', '.join(unknown[:3])}: it is of another "
+            "architecture, which this loader does not know."
         )
 
 

@@ -1,22 +1,29 @@
 """Gradients through ComfyUI's text encoders: right where they get through, and said where they do not."""
 
 import copy
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 
 import comfy.model_sampling
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
-from culture_core.comfy import ComfyTextEncoder
+from culture_core.comfy import ComfyTextEncoder, load_text_encoder
 from culture_core.comfy.enhancer_training import (
     _clones_before_norms,
     _ImageModel,
     _leave_inference_mode,
     _through,
+    _told,
     _with_enhancer,
 )
 from culture_core.comfy.recomputing import recomputed
 from culture_core.enhancer import LayerEnhancer
+
+from .conftest import clip_of
 
 PROMPT = "a red house"
 
@@ -55,9 +62,31 @@ def test_gradients_of_every_encoder_are_those_of_finite_differences(place: objec
     assert float((gradient * step).sum()) == pytest.approx((found[0] - found[1]) / 2, rel=0.02)
 
 
-def test_hooks_for_gradients_change_no_bit_and_go() -> None:
-    from .conftest import clip_of
+def test_gradients_get_through_an_adapter_that_a_node_loaded(
+    publish: Callable[..., Path], published: ModuleType, tmp_path: Path
+) -> None:
+    save_file(published.weights_of(published.Pea()), tmp_path / "adapter.safetensors")
+    with torch.inference_mode():
+        clip = load_text_encoder(publish("open_clip"), tmp_path / "adapter.safetensors")
+    clip.cond_stage_model.requires_grad_(False)
+    _leave_inference_mode(clip.cond_stage_model)
+    encoder = ComfyTextEncoder(clip)
+    enhancer = LayerEnhancer(encoder.info.width, 8)
+    with torch.enable_grad():
+        encoded = _through(_with_enhancer(clip, enhancer, 1, encoder.key))(enhancer, [PROMPT], None)
+        assert encoded["cross_attn"].shape[-1] == 112
+        (gradient,) = torch.autograd.grad(encoded["pooled_output"].square().sum(), [enhancer.gain])
+    assert bool(gradient.any())
 
+
+def test_what_to_change_where_memory_is_short_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    encoder = ComfyTextEncoder(clip_of("sd1"))
+    with caplog.at_level("INFO"), pytest.raises(torch.OutOfMemoryError), _told(encoder, None):
+        raise torch.OutOfMemoryError
+    assert "first: gradient_checkpointing" in caplog.text
+
+
+def test_hooks_for_gradients_change_no_bit_and_go() -> None:
     clip = clip_of("sd3")
     model = ComfyTextEncoder(clip, "t5xxl").model
     with torch.no_grad():

@@ -315,7 +315,7 @@ def scaled(weights: dict[str, Tensor], names: tuple[str, str]) -> tuple[dict[str
     found, meant = {names[0]: torch.zeros(2, dtype=torch.float8_e4m3fn)}, {}
     for name, weight in weights.items():
         found[name] = meant[name] = weight
-        if weight.ndim == 2 and not any(word in name for word in ("embedding", "shared", "bias")):
+        if weight.ndim == 2 and not any(word in name for word in ("embed", "shared", "bias")):
             scale = weight.abs().max() / 448
             found[name] = (weight / scale).to(torch.float8_e4m3fn)
             layer = name.removesuffix(".weight")
@@ -339,16 +339,17 @@ def test_scaled_float8_is_what_it_stands_for(kind: str, names: tuple[str, str], 
     matrices = [name for name in kinds if f"{name.removesuffix('weight')}scale_weight" in kinds]
     assert len(matrices) > 20 and {kinds[name] for name in matrices} == {torch.float8_e4m3fn}
     assert {kind for name, kind in kinds.items() if name not in matrices} == {torch.float32}
-    for one, other in zip(encode(clip, PROMPTS[0]), wanted, strict=True):
+    before = encode(clip, PROMPTS[0])
+    for one, other in zip(before, wanted, strict=True):
         assert one is other or torch.allclose(one, other, atol=1e-4, rtol=1e-4)
     patched, exact_patched = clip.clone(), exact.clone()
     key = next(name for name in matrices if ".1." in name)
-    change = 0.5 * torch.randn(dict(exact.cond_stage_model.named_parameters())[key].shape)
+    change = 0.03 * torch.randn(dict(exact.cond_stage_model.named_parameters())[key].shape)
     for each in (patched, exact_patched):
         assert each.add_patches({key: ("diff", (change,))}) == [key]
     moved, target = (encode(each, PROMPTS[0])[0] for each in (patched, exact_patched))
-    assert float((moved - target).norm()) < 0.3 * float((target - wanted[0]).norm())
-    assert torch.equal(encode(clip, PROMPTS[0])[0], encode(clip.clone(), PROMPTS[0])[0])
+    assert float((moved - target).norm()) < 0.4 * float((target - wanted[0]).norm())
+    assert torch.equal(encode(clip, PROMPTS[0])[0], before[0])
 
 
 def test_an_adapter_in_scaled_float8_serves_a_tower(publish: Publish, adapters: dict) -> None:
@@ -369,7 +370,7 @@ def test_other_quantisations_are_refused(publish: Publish) -> None:
     matrix = weights[f"{key}.weight"]
     rows, float8 = torch.ones(len(matrix)), matrix.to(torch.float8_e4m3fn)
     for change, found in (
-        ({f"{key}.weight": weights[f"{key}.weight"].to(torch.int8), f"{key}.SCB": rows}, "torch.int8"),
+        ({f"{key}.weight": matrix.to(torch.int8), f"{key}.SCB": rows}, "torch.int8"),
         ({f"{key}.weight": float8, f"{key}.scale_weight": rows}, r"\(128,\)"),
         ({f"{key}.scale_weight": torch.ones(())}, "torch.float32"),
     ):
@@ -386,7 +387,7 @@ def test_weights_that_the_architecture_does_not_have_are_refused(publish: Publis
     weights = load_file(folder / "model.safetensors")
     extra = {"encoder.layer.0.attention.self.distance_embedding.weight": torch.zeros(9, 64)}
     save_file(weights | extra, folder / "model.safetensors")
-    with pytest.raises(TextEncoderError, match="a bert has no weights .*distance_embedding"):
+    with pytest.raises(TextEncoderError, match="bert has no weights .*distance_embedding"):
         load_text_encoder(folder)
 
 

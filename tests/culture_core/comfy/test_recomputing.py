@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import comfy.ldm.modules.diffusionmodules.model as vae
 import comfy.ldm.modules.diffusionmodules.openaimodel as unet
 import comfy.ops
 import comfy.taesd.taesd
 import pytest
 import torch
+from comfy.sd import CLIP
 from torch import Tensor, nn
 
 from culture_core.comfy import ComfyTextEncoder, patch_clip
 from culture_core.comfy.enhancer_training import _clones_before_norms, _through, _with_enhancer
 from culture_core.comfy.recomputing import blocks_of, recomputed
 from culture_core.enhancer import LayerEnhancer
-
-from .conftest import clip_of
 
 
 def filled(model: nn.Module) -> nn.Module:
@@ -118,9 +119,9 @@ def test_inputs_that_a_block_changes_and_options_that_move_on_do_no_harm() -> No
     torch.testing.assert_close(found, wanted)
 
 
-def test_a_patch_inside_a_block_counts_on_the_way_back_too() -> None:
+def test_a_patch_inside_a_block_counts_on_the_way_back_too(clips: Callable[[str], CLIP]) -> None:
     """An amplifier in a layer above the enhancer's knows its tokens during the forward pass only."""
-    clip = clip_of("sd1")
+    clip = clips("sd1")
     patched = patch_clip(clip, 2, "attention_output", lambda _: lambda x, _mask: 3.0 * x)
     encoder = ComfyTextEncoder(clip)
     enhancer = LayerEnhancer(encoder.info.width, 8)
