@@ -145,8 +145,8 @@ def _told(encoder: ComfyTextEncoder, checkpoint: Path | None) -> Iterator[None]:
         raise
     except comfy.model_management.OOM_EXCEPTION:
         logger.info(
-            "A step does not fit into memory. What helps most, first: gradient_checkpointing, the loss latent "
-            "instead of pixel, precision bfloat16, a smaller size."
+            "A step does not fit into memory. What helps most, first: gradient_checkpointing, the loss "
+            "latent instead of pixel, precision bfloat16, a smaller size."
         )
         raise
     except RuntimeError as error:
