@@ -277,8 +277,8 @@ def test_adapters_stay_right_through_unloading_low_memory_and_weight_patches(
     clips = {name: load_text_encoder(folder, file) for name, file in adapters.items()}
     wanted = {name: encode(clip, PROMPTS[0])[0] for name, clip in clips.items()}
     size = comfy.model_management.module_size(clips["plain"].cond_stage_model)
+    assert len(comfy.model_management.current_loaded_models) == 1
     for name, clip in clips.items():
-        assert len(comfy.model_management.current_loaded_models) == 1
         assert clip.patcher.model_size() == size
         comfy.model_management.unload_all_models()
         assert clip.cond_stage_model.model_loaded_weight_memory == 0
@@ -303,7 +303,7 @@ def test_an_adapter_that_lacks_weights_is_refused(publish: Publish, adapters: di
     weights = load_file(adapters["to 76"])
     del weights["layernorm.bias"]
     save_file(weights, adapters["to 76"])
-    with pytest.raises(TextEncoderError, match=r"no whole PEA adapter.*layernorm\.bias"):
+    with pytest.raises(TextEncoderError, match=r"(?s)no whole PEA adapter.*layernorm\.bias"):
         load_text_encoder(publish("open_clip"), adapters["to 76"])
 
 
@@ -342,14 +342,26 @@ def test_scaled_float8_is_what_it_stands_for(kind: str, names: tuple[str, str], 
     before = encode(clip, PROMPTS[0])
     for one, other in zip(before, wanted, strict=True):
         assert one is other or torch.allclose(one, other, atol=1e-4, rtol=1e-4)
-    patched, exact_patched = clip.clone(), exact.clone()
-    key = next(name for name in matrices if ".1." in name)
-    change = 0.03 * torch.randn(dict(exact.cond_stage_model.named_parameters())[key].shape)
-    for each in (patched, exact_patched):
-        assert each.add_patches({key: ("diff", (change,))}) == [key]
-    moved, target = (encode(each, PROMPTS[0])[0] for each in (patched, exact_patched))
-    assert float((moved - target).norm()) < 0.4 * float((target - wanted[0]).norm())
+    check_patches(clip, exact, next(name for name in matrices if ".1." in name))
     assert torch.equal(encode(clip, PROMPTS[0])[0], before[0])
+
+
+def check_patches(clip: CLIP, exact: CLIP, key: str) -> None:
+    """A patch changes the matrix that is meant, also where memory is short; both round to float8 alike."""
+    matrix = dict(exact.cond_stage_model.named_parameters())[key]
+    patched = clip.clone()
+    assert patched.add_patches({key: ("diff", (-0.25 * matrix,))}) == [key]
+    moved = encode(patched, PROMPTS[0])[0]
+    layer = comfy.utils.get_attr(patched.cond_stage_model, key.removesuffix(".weight"))
+    found = layer.weight.float() * layer.scale_weight
+    torch.testing.assert_close(found, 0.75 * matrix, rtol=1 / 8, atol=float(layer.scale_weight) / 256)
+    patched.patcher.detach()
+    with torch.inference_mode():
+        patched.patcher.load(torch.device("cpu"), lowvram_model_memory=1)
+        assert patched.patcher.model.model_lowvram
+        again = patched.cond_stage_model.encode_token_weights(patched.tokenize(PROMPTS[0]))[0]
+    patched.patcher.detach()
+    torch.testing.assert_close(again, moved, atol=1e-4, rtol=1e-4)
 
 
 def test_an_adapter_in_scaled_float8_serves_a_tower(publish: Publish, adapters: dict) -> None:
