@@ -78,7 +78,9 @@ def test_the_gradient_is_the_same_and_less_is_kept(name: str) -> None:
     kept, gradient = kept_and_gradient(run, model, x)
     with recomputed(model):
         less, again = kept_and_gradient(run, model, x)
-    assert torch.equal(again, gradient) and less < 0.6 * kept
+    assert less < 0.6 * kept
+    # The parts of a context's gradient, from every block that reads it, may be summed in another order.
+    torch.testing.assert_close(again, gradient, rtol=1e-4, atol=1e-6 * float(gradient.abs().max()))
     assert not any("forward" in part.__dict__ for part in model.modules())
 
 
