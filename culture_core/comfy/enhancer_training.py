@@ -81,7 +81,7 @@ def train_enhancer_on_model(
         checkpoint: plain name of the checkpoint in the output folder; empty for none.
         encoder_choice: which encoder, see `choose_encoders`.
         precision: `as loaded`, what ComfyUI computes in, or `bfloat16`, for matrix products. The enhancer and
-            the loss are in float32.
+            the loss are in float32. Without `checkpointing` the weights' copies in bfloat16 are kept too.
         checkpointing: compute activations again instead of keeping them: less memory, a third more time.
 
     Raises:
@@ -145,8 +145,8 @@ def _told(encoder: ComfyTextEncoder, checkpoint: Path | None) -> Iterator[None]:
         raise
     except comfy.model_management.OOM_EXCEPTION:
         logger.info(
-            "A step does not fit into memory. What helps most, first: gradient_checkpointing, the loss "
-            "latent instead of pixel, precision bfloat16, a smaller size."
+            "A step does not fit into memory. What helps most, first: gradient_checkpointing, with it "
+            "precision bfloat16, the loss latent instead of pixel, a smaller size."
         )
         raise
     except RuntimeError as error:
