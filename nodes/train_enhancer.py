@@ -118,9 +118,9 @@ class CultureTrainEnhancer(io.ComfyNode):
                     default=PRECISIONS[0],
                     optional=True,
                     tooltip="What model, text encoder and VAE compute in; the enhancer keeps float32. "
-                    "as loaded: what ComfyUI uses for them. bfloat16: faster on new cards, gradients a little "
-                    "coarser. Use it with gradient_checkpointing: without, a bfloat16 copy of every weight "
-                    "is kept as well, which may cost more memory than it spares.",
+                    "as loaded: what ComfyUI uses for them. bfloat16: faster on new cards, gradients "
+                    "a little coarser. Use it with gradient_checkpointing: without, a bfloat16 copy of "
+                    "every weight is kept as well, which may cost more memory than it spares.",
                 ),
                 io.Boolean.Input(
                     "gradient_checkpointing",
