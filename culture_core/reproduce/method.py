@@ -26,7 +26,7 @@ from ..enhancer import (
     through_encoder,
     train_enhancer,
 )
-from ..features import NounFeatures, content_features, noun_features
+from ..features import NounFeatures, content_features
 from ..miniature.captions import (
     HELD_OUT_WRAPPER,
     NOUNS,
@@ -39,6 +39,7 @@ from ..miniature.captions import (
 )
 from ..miniature.model import flow_loss, random_sigma
 from ..neurons import CultureNeurons, detect_all
+from ..pairs import PromptPair
 from ..sae import TopKSAE
 from .generator import Pictures
 from .systems import System
@@ -105,7 +106,8 @@ class Design:
     feature: str
     count: int
     """Neurons a culture."""
-    contrast: str = "maximum"
+    contrast: str = "mean"
+    tau: float = 1.0
     tokens: str = "content"
     mode: str = "inject"
 
@@ -121,13 +123,30 @@ def sae_features(encoder: HFTextEncoder, place: Place) -> tuple[Tensor, Tensor]:
 
 
 def detection_features(encoder: HFTextEncoder, place: Place) -> NounFeatures:
-    """Features at the nouns of native and English training pairs: what both share is the culture."""
-    pairs = prompt_pairs("train") + prompt_pairs("train", english=True)
-    return noun_features(encoder, pairs, place.layer, place.feature)
+    """Features at all content tokens of native and English training pairs, by culture.
+
+    What both languages share is the culture. The modifier's own tokens count: masking at nouns alone leaves the
+    culture in the words that name it.
+    """
+    pairs = [pair for pair in detection_pairs() if pair.id.endswith(("00", "11"))]
+    cultural, neutral = {}, {}
+    for code in CULTURES:
+        own = [pair for pair in pairs if pair.culture == code]
+        for found, texts in (
+            (cultural, [pair.cultural for pair in own]), (neutral, [pair.neutral for pair in own])
+        ):  # fmt: skip
+            found[code] = content_features(encoder, texts, place.layer, place.feature)[0]
+    return NounFeatures(cultural, neutral)
+
+
+def detection_pairs() -> list[PromptPair]:
+    return prompt_pairs("train") + prompt_pairs("train", english=True)
 
 
 def find_neurons(sae: TopKSAE, features: NounFeatures, design: Design) -> dict[str, CultureNeurons]:
-    return detect_all(sae, features.cultural, features.neutral, count=design.count, contrast=design.contrast)
+    return detect_all(
+        sae, features.cultural, features.neutral, count=design.count, tau=design.tau, contrast=design.contrast
+    )
 
 
 def amplify(

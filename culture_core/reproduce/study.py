@@ -58,9 +58,9 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Of the study: raise it where results that are cached would come out otherwise."""
-STRENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)
-SWEEP = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
-CANDIDATE_STRENGTHS = (0.7, 1.0, 1.4, 2.0, 3.0)
+STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.4, 2.0)
+SWEEP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0, 6.0)
+CANDIDATE_STRENGTHS = (0.4, 0.6, 0.8, 1.0, 1.4)
 SCALE_STRENGTHS = (6.0,)
 PAPER_STRENGTH = 6.0
 MASK_TARGET = 0.20
@@ -71,9 +71,9 @@ MASK_TARGET = 0.20
 class Sizes:
     """How long everything is trained, and how often the method is repeated."""
 
-    base_steps: int = 2000
-    alt_steps: int = 1500
-    pea_steps: int = 1200
+    base_steps: int = 1500
+    alt_steps: int = 1300
+    pea_steps: int = 1000
     sae: SAEConfig = SAEConfig(n_latents=2048, k=32, steps=1500, batch_size=256, learning_rate=1e-3)
     enhancer: EnhancerPlan = EnhancerPlan(steps=1000)
     repetitions: int = 3
@@ -96,7 +96,7 @@ class Study:
         self, models: Path, folder: Path, sizes: Sizes, progress: Callable[[str], Progress] | None = None
     ) -> None:
         self.models, self.sizes = models, sizes
-        self.cache = Cache(folder, {"version": VERSION, "sizes": asdict(sizes)})
+        self.cache = Cache(folder, {"version": VERSION})
         self._progress = progress or (lambda _stage: lambda *_: None)
         path = models / "text_encoders" / ENCODER_NAME
         self.encoder = HFTextEncoder(*load_hf_encoder(path), MAX_LENGTH)
@@ -117,7 +117,7 @@ class Study:
             begin = self.models / "diffusion_models" / "culture_miniature.safetensors"
             return train_base(self.pictures, begin, self.sizes.base_steps, 2, progress, checkpoint)
 
-        return self.cache.model("image model", {}, make, save_base, load_base)
+        return self.cache.model("image model", {"steps": self.sizes.base_steps}, make, save_base, load_base)
 
     @functools.cache  # noqa: B019
     def system(self, kind: str) -> System:
@@ -130,7 +130,7 @@ class Study:
             )
             return system
 
-        return self.cache.model(stage, {}, make, System.save, System(kind, self.encoder).load)
+        return self.cache.model(stage, self._of(kind), make, System.save, System(kind, self.encoder).load)
 
     @functools.cached_property
     def instruments(self) -> Instruments:
@@ -146,6 +146,18 @@ class Study:
         )
         return self._instruments
 
+    def _of(self, kind: str) -> dict[str, Any]:
+        """What a system depends on, for the cache."""
+        return {"base": self.sizes.base_steps, "steps": getattr(self.sizes, f"{kind}_steps")}
+
+    def _with(self, kind: str) -> dict[str, Any]:
+        """What measurements with SAEs on a system depend on."""
+        sizes = self.sizes
+        return {
+            **self._of(kind), "sae": asdict(sizes.sae), "sampling": sizes.sampling_steps,
+            "places": sizes.places, "counts": sizes.counts,
+        }  # fmt: skip
+
     # The method, in a repetition's seed -------------------------------------------------------------------
 
     @functools.cache  # noqa: B019
@@ -157,7 +169,7 @@ class Study:
         config = replace(self.sizes.sae, seed=seed)
         stage = f"SAE {place.feature} {place.layer} seed {seed}"
         return self.cache.model(
-            stage, {},
+            stage, asdict(config),
             lambda path: self._train_sae(place, config, self._progress(stage), path), _save_module,
             functools.partial(_load_module, TopKSAE(self.encoder.info.width, config.n_latents, config.k)),
         )  # fmt: skip
@@ -191,7 +203,7 @@ class Study:
     def enhancer(self, kind: str, layer: int, seed: int) -> LayerEnhancer:
         stage, plan = f"enhancer {kind} layer {layer} seed {seed}", self.sizes.enhancer
         return self.cache.model(
-            stage, {},
+            stage, {**self._of(kind), **asdict(plan)},
             lambda path: make_enhancer(
                 self.system(kind), self.pictures, layer, plan, seed, self._progress(stage), path
             ),
@@ -244,7 +256,9 @@ class Study:
 
     def tried(self, kind: str) -> list[dict[str, Any]]:
         """What was tried for a system's design: every candidate with its figures on validation prompts."""
-        return self.cache.figures(f"candidates {kind}", {}, lambda: list(self._candidates(kind)))
+        return self.cache.figures(
+            f"candidates {kind}", self._with(kind), lambda: list(self._candidates(kind))
+        )
 
     def _candidates(self, kind: str) -> Iterator[dict[str, Any]]:
         neutral, explicit = prompts("validation", False) * 2, prompts("validation", True) * 2
@@ -278,7 +292,7 @@ class Study:
             return {code: _best(right, [p.culture == code for p in given]) for code in CULTURES}
 
         stage = f"strengths {kind}{' English' if english else ''} seed {seed}"
-        return self.cache.figures(stage, asdict(design), make)
+        return self.cache.figures(stage, {**self._with(kind), **asdict(design)}, make)
 
     def variants(self, kind: str) -> dict[str, tuple[tuple[Design, ...], float]]:
         """Other places to amplify at, with as many neurons; one strength for all cultures, the best there."""
@@ -300,7 +314,9 @@ class Study:
                 }
                 return max(right, key=lambda strength: _both(right[strength]))
 
-            strength = self.cache.figures(f"several layers {kind}", asdict(design), choose)
+            strength = self.cache.figures(
+                f"several layers {kind}", {**self._with(kind), **asdict(design)}, choose
+            )
             found[f"{HIDDEN_STATE}, layers {' and '.join(map(str, layers))}"] = several, strength
         return found
 
@@ -338,6 +354,7 @@ class Study:
                 "pictures": _strip(pictures[first]) if seed == 0 else None,
             }  # fmt: skip
 
+        settings |= self._with(kind) | asdict(self.sizes.enhancer)
         return self.cache.figures(f"row {kind} {name} seed {seed}", settings, make)
 
     @functools.cache  # noqa: B019
