@@ -23,6 +23,7 @@ class Cache:
         self.folder, self._base = folder, dict(base)
         self.seconds: dict[str, float] = {}
         """What each stage took to make, in this run or in the one that made it."""
+        self._spent = 0.0
 
     def path(self, stage: str, settings: Mapping[str, Any], suffix: str) -> Path:
         text = json.dumps([self._base, stage, settings], sort_keys=True, default=str)
@@ -55,10 +56,12 @@ class Cache:
         return json.loads(path.read_text(encoding="utf-8"))
 
     def _timed(self, stage: str, path: Path, make: Callable[[], Made]) -> Made:
+        """Make a stage and keep how long that took, without the stages that were made within it."""
         logger.info("%s …", stage)
-        start = time.monotonic()
+        start, before = time.monotonic(), self._spent
         made = make()
-        seconds = time.monotonic() - start
+        seconds = time.monotonic() - start - (self._spent - before)
+        self._spent += seconds
         logger.info("%s: %.0f s", stage, seconds)
         _write(path.with_suffix(".seconds"), f"{seconds:.1f}\n")
         return made

@@ -125,8 +125,8 @@ def sae_features(encoder: HFTextEncoder, place: Place) -> tuple[Tensor, Tensor]:
 def detection_features(encoder: HFTextEncoder, place: Place) -> NounFeatures:
     """Features at all content tokens of native and English training pairs, by culture.
 
-    What both languages share is the culture. The modifier's own tokens count: masking at nouns alone leaves the
-    culture in the words that name it.
+    What both languages share is the culture. The modifier's own tokens count: masking what is found at nouns
+    alone leaves the culture in the words that name it.
     """
     pairs = [pair for pair in detection_pairs() if pair.id.endswith(("00", "11"))]
     cultural, neutral = {}, {}

@@ -222,7 +222,7 @@ class Study:
         bare = CultureSAE(
             self.sae(design.place, seed), design.layer, design.feature, self.encoder.fingerprint()
         )
-        options = DetectOptions(count=design.count, contrast=design.contrast)
+        options = DetectOptions(count=design.count, contrast=design.contrast, tau=design.tau)
         return detect_in(bare, self.encoder, pairs, options).culture_sae
 
     # Pictures and what is measured in them ----------------------------------------------------------------
