@@ -134,16 +134,25 @@ class Pictures:
         return torch.stack([self.latents[spec][rng.integers(len(self.latents[spec]))] for spec in specs])
 
 
+def begin_as(model: nn.Module, path: Path) -> None:
+    """Give a model the weights of a file, where they are there and of the same shape."""
+    stored, own = load_file(path), model.state_dict()
+    fitting = {k: v.float() for k, v in stored.items() if k in own and own[k].shape == v.shape}
+    model.load_state_dict(fitting, strict=False)
+
+
 def train_base(
-    pictures: Pictures,
-    steps: int,
-    seed: int,
-    progress: Progress | None = None,
-    checkpoint: Path | None = None,
-) -> Base:
-    """Train image model and teacher together on English captions; a neutral caption shows a plain picture."""
+    pictures: Pictures, begin: Path, steps: int, seed: int,
+    progress: Progress | None = None, checkpoint: Path | None = None,
+) -> Base:  # fmt: skip
+    """Train image model and teacher together on English captions; a neutral caption shows a plain picture.
+
+    Args:
+        begin: file of the image model that ships with the pack.
+    """
     torch.manual_seed(seed)
     base = new_base()
+    begin_as(base.model, begin)
     captions = english_captions()
     explicit = [row for row, caption in enumerate(captions) if caption.culture]
     neutral = [row for row, caption in enumerate(captions) if not caption.culture]

@@ -38,7 +38,7 @@ from ..miniature.captions import (
     training_captions,
 )
 from ..miniature.model import flow_loss, random_sigma
-from ..neurons import CultureNeurons, detect_all
+from ..neurons import CultureNeurons
 from ..pairs import PromptPair
 from ..sae import TopKSAE
 from .generator import Pictures
@@ -141,12 +141,6 @@ def detection_features(encoder: HFTextEncoder, place: Place) -> NounFeatures:
 
 def detection_pairs() -> list[PromptPair]:
     return prompt_pairs("train") + prompt_pairs("train", english=True)
-
-
-def find_neurons(sae: TopKSAE, features: NounFeatures, design: Design) -> dict[str, CultureNeurons]:
-    return detect_all(
-        sae, features.cultural, features.neutral, count=design.count, tau=design.tau, contrast=design.contrast
-    )
 
 
 def amplify(

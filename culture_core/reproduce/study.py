@@ -22,7 +22,7 @@ from torch import Tensor
 from ..checkpoints import Progress, write_safetensors
 from ..controls import random_latents
 from ..cultures import CULTURES
-from ..detection import DetectOptions, detect_in
+from ..detection import DetectOptions, choose_neurons
 from ..effect import Place
 from ..embedded_encoder import ENCODER_NAME, MAX_LENGTH, load_hf_encoder
 from ..encoders import ATTENTION_OUTPUT, HIDDEN_STATE, Conditioning, HFTextEncoder
@@ -30,7 +30,8 @@ from ..enhancer import LayerEnhancer
 from ..features import NounFeatures
 from ..files import CultureSAE
 from ..miniature.captions import prompt_pairs
-from ..neurons import CultureNeurons
+from ..neuron_figures import Selection
+from ..neurons import CultureNeurons, all_statistics
 from ..probing import LanguageProbes, probe_by_language
 from ..sae import SAEConfig, TopKSAE, train_sae
 from .cache import Cache
@@ -44,7 +45,6 @@ from .method import (
     amplify,
     detection_features,
     enhance,
-    find_neurons,
     make_enhancer,
     mask,
     outside,
@@ -182,9 +182,20 @@ class Study:
     def _sae_features(self, place: Place) -> tuple[Tensor, Tensor]:
         return sae_features(self.encoder, place)
 
-    @functools.cache  # noqa: B019
     def neurons(self, design: Design, seed: int) -> dict[str, CultureNeurons]:
-        return find_neurons(self.sae(design.place, seed), self.features(design.place), design)
+        return {code: neurons for code, (neurons, _) in self._selected(design, seed).items()}
+
+    @functools.cache  # noqa: B019
+    def _selected(self, design: Design, seed: int) -> dict[str, tuple[CultureNeurons, Selection]]:
+        features = self.features(design.place)
+        statistics = all_statistics(self.sae(design.place, seed), *features)
+        options = DetectOptions(count=design.count, contrast=design.contrast, tau=design.tau)
+        return {
+            code: choose_neurons(
+                code, *statistics, (len(features.cultural[code]), len(features.neutral[code])), options
+            )
+            for code in CULTURES
+        }
 
     def amplified(self, design: Design, seed: int, strength: Any, **options: str) -> Edits:
         return amplify(self.sae(design.place, seed), self.neurons(design, seed), design, strength, **options)
@@ -218,12 +229,10 @@ class Study:
 
     def culture_sae(self, design: Design, seed: int) -> CultureSAE:
         """The repetition's culture SAE with the figures behind its neurons."""
-        pairs = prompt_pairs("train") + prompt_pairs("train", english=True)
-        bare = CultureSAE(
-            self.sae(design.place, seed), design.layer, design.feature, self.encoder.fingerprint()
-        )
-        options = DetectOptions(count=design.count, contrast=design.contrast, tau=design.tau)
-        return detect_in(bare, self.encoder, pairs, options).culture_sae
+        sae, chosen = self.sae(design.place, seed), self._selected(design, seed)
+        bare = CultureSAE(sae, design.layer, design.feature, self.encoder.fingerprint())
+        cultures = {code: neurons for code, (neurons, _) in chosen.items()}
+        return replace(bare, cultures=cultures, selection={code: one for code, (_, one) in chosen.items()})
 
     # Pictures and what is measured in them ----------------------------------------------------------------
 
