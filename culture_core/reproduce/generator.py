@@ -32,8 +32,6 @@ WIDTH, LENGTH = 128, 16
 BATCH, LEARNING_RATE = 64, 5e-4
 EXPLICIT_SHARE, DROPOUT = 0.6, 0.1
 """Shares of captions that name a culture, and that are replaced by the empty prompt (for guidance)."""
-RENDERS, NEUTRAL_RENDERS = 64, 200
-"""Pictures per (noun, culture) and per neutral noun."""
 
 Spec = tuple[str, str | None]
 """(noun, culture or None): what a picture shows."""
@@ -108,21 +106,24 @@ def new_model() -> SD3Transformer2DModel:
     )
 
 
-def english_captions() -> list[Caption]:
-    return [c for c in training_captions(STUDY_TRAINING_WRAPPERS) if c.language == "en"]
+def english_captions(wrappers: Sequence[int]) -> list[Caption]:
+    return [caption for caption in training_captions(wrappers) if caption.language == "en"]
 
 
 def new_base() -> Base:
-    vocabulary = sorted({word for caption in english_captions() for word in words(caption.text)})
+    """An untrained base; its teacher has the words of all English captions that may be trained on."""
+    captions = english_captions(STUDY_TRAINING_WRAPPERS)
+    vocabulary = sorted({word for caption in captions for word in words(caption.text)})
     return Base(new_model(), EnglishTeacher(vocabulary))
 
 
 class Pictures:
     """Latents of many training pictures, drawn once."""
 
-    def __init__(self) -> None:
-        specs: dict[Spec, int] = {(noun, None): NEUTRAL_RENDERS for noun in NOUNS}
-        specs |= {(n, c): RENDERS for c in CULTURES for n in NOUNS if split_of(c, n) == "train"}
+    def __init__(self, count: int) -> None:
+        """So many pictures of every noun in every culture, and three times as many without one."""
+        specs: dict[Spec, int] = {(noun, None): 3 * count for noun in NOUNS}
+        specs |= {(n, c): count for c in CULTURES for n in NOUNS if split_of(c, n) == "train"}
         components = PatchComponents()
         self.latents = {
             spec: components.draw(*spec, count, 100 + number)
@@ -142,18 +143,19 @@ def begin_as(model: nn.Module, path: Path) -> None:
 
 
 def train_base(
-    pictures: Pictures, begin: Path, steps: int, seed: int,
+    pictures: Pictures, begin: Path, wrappers: Sequence[int], steps: int, seed: int,
     progress: Progress | None = None, checkpoint: Path | None = None,
 ) -> Base:  # fmt: skip
     """Train image model and teacher together on English captions; a neutral caption shows a plain picture.
 
     Args:
         begin: file of the image model that ships with the pack.
+        wrappers: which captions to train on.
     """
     torch.manual_seed(seed)
     base = new_base()
     begin_as(base.model, begin)
-    captions = english_captions()
+    captions = english_captions(wrappers)
     explicit = [row for row, caption in enumerate(captions) if caption.culture]
     neutral = [row for row, caption in enumerate(captions) if not caption.culture]
     ids, mask = base.teacher.tokens([*(caption.text for caption in captions), ""])

@@ -31,7 +31,6 @@ from ..miniature.captions import (
     HELD_OUT_WRAPPER,
     NOUNS,
     OUTSIDE_DOMAIN_WRAPPERS,
-    STUDY_TRAINING_WRAPPERS,
     caption,
     prompt_pairs,
     split_of,
@@ -116,9 +115,9 @@ class Design:
         return Place(self.layer, self.feature)
 
 
-def sae_features(encoder: HFTextEncoder, place: Place) -> tuple[Tensor, Tensor]:
+def sae_features(encoder: HFTextEncoder, place: Place, wrappers: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Features of all content tokens of the training captions, and which caption each belongs to."""
-    texts = [caption.text for caption in training_captions(STUDY_TRAINING_WRAPPERS)]
+    texts = [caption.text for caption in training_captions(wrappers)]
     return content_features(encoder, texts, place.layer, place.feature)
 
 
@@ -189,6 +188,7 @@ class EnhancerPlan:
 def make_enhancer(
     system: System,
     pictures: Pictures,
+    wrappers: Sequence[int],
     layer: int,
     plan: EnhancerPlan,
     seed: int,
@@ -198,7 +198,7 @@ def make_enhancer(
     """Train an enhancer after a layer: neutral captions in, pictures of their language's culture out."""
     captions = [
         (caption(code, noun, None, 0, wrapper), (noun, code))
-        for code, noun, wrapper in itertools.product(CULTURES, NOUNS, STUDY_TRAINING_WRAPPERS)
+        for code, noun, wrapper in itertools.product(CULTURES, NOUNS, wrappers)
         if split_of(code, noun) == "train"
     ]
     tokens = system.tokenize([given.text for given, _ in captions])

@@ -29,7 +29,7 @@ from ..encoders import ATTENTION_OUTPUT, HIDDEN_STATE, Conditioning, HFTextEncod
 from ..enhancer import LayerEnhancer
 from ..features import NounFeatures
 from ..files import CultureSAE
-from ..miniature.captions import prompt_pairs
+from ..miniature.captions import STUDY_TRAINING_WRAPPERS, prompt_pairs
 from ..neuron_figures import Selection
 from ..neurons import CultureNeurons, all_statistics
 from ..probing import LanguageProbes, probe_by_language
@@ -77,6 +77,10 @@ class Sizes:
     sae: SAEConfig = SAEConfig(n_latents=2048, k=32, steps=1500, batch_size=256, learning_rate=1e-3)
     enhancer: EnhancerPlan = EnhancerPlan(steps=1000)
     repetitions: int = 3
+    wrappers: tuple[int, ...] = STUDY_TRAINING_WRAPPERS
+    """Which captions are trained on."""
+    renders: int = 64
+    """Training pictures of every noun in every culture."""
     sampling_steps: int = 12
     places: tuple[tuple[int, str], ...] = ((11, HIDDEN_STATE), (10, HIDDEN_STATE), (11, ATTENTION_OUTPUT))
     """Candidates: what activation patching names, the layer before, and the paper's feature."""
@@ -96,7 +100,7 @@ class Study:
         self, models: Path, folder: Path, sizes: Sizes, progress: Callable[[str], Progress] | None = None
     ) -> None:
         self.models, self.sizes = models, sizes
-        self.cache = Cache(folder, {"version": VERSION})
+        self.cache = Cache(folder, {"version": VERSION, "wrappers": sizes.wrappers, "renders": sizes.renders})
         self._progress = progress or (lambda _stage: lambda *_: None)
         path = models / "text_encoders" / ENCODER_NAME
         self.encoder = HFTextEncoder(*load_hf_encoder(path), MAX_LENGTH)
@@ -104,18 +108,20 @@ class Study:
 
     @functools.cached_property
     def pictures(self) -> Pictures:
-        return Pictures()
+        return Pictures(self.sizes.renders)
 
     @functools.cached_property
     def captions(self) -> Captions:
-        return Captions(self.encoder)
+        return Captions(self.encoder, self.sizes.wrappers)
 
     @functools.cached_property
     def base(self) -> Base:
         def make(checkpoint: Path) -> Base:
             progress = self._progress("image model")
             begin = self.models / "diffusion_models" / "culture_miniature.safetensors"
-            return train_base(self.pictures, begin, self.sizes.base_steps, 2, progress, checkpoint)
+            return train_base(
+                self.pictures, begin, self.sizes.wrappers, self.sizes.base_steps, 2, progress, checkpoint
+            )
 
         return self.cache.model("image model", {"steps": self.sizes.base_steps}, make, save_base, load_base)
 
@@ -180,7 +186,7 @@ class Study:
 
     @functools.cache  # noqa: B019
     def _sae_features(self, place: Place) -> tuple[Tensor, Tensor]:
-        return sae_features(self.encoder, place)
+        return sae_features(self.encoder, place, self.sizes.wrappers)
 
     def neurons(self, design: Design, seed: int) -> dict[str, CultureNeurons]:
         return {code: neurons for code, (neurons, _) in self._selected(design, seed).items()}
@@ -213,11 +219,16 @@ class Study:
 
     def enhancer(self, kind: str, layer: int, seed: int) -> LayerEnhancer:
         stage, plan = f"enhancer {kind} layer {layer} seed {seed}", self.sizes.enhancer
+
+        def make(checkpoint: Path) -> LayerEnhancer:
+            return make_enhancer(
+                self.system(kind), self.pictures, self.sizes.wrappers, layer, plan, seed,
+                self._progress(stage), checkpoint,
+            )  # fmt: skip
+
         return self.cache.model(
             stage, {**self._of(kind), **asdict(plan)},
-            lambda path: make_enhancer(
-                self.system(kind), self.pictures, layer, plan, seed, self._progress(stage), path
-            ),
+            make,
             _save_module,
             functools.partial(_load_module, LayerEnhancer(self.encoder.info.width, plan.bottleneck)),
         )  # fmt: skip

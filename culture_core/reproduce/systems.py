@@ -22,7 +22,7 @@ from ..checkpoints import Progress, write_safetensors
 from ..cultures import CULTURES
 from ..effect import Edit, Place
 from ..encoders import Conditioning, HFTextEncoder, Tokens
-from ..miniature.captions import STUDY_TRAINING_WRAPPERS, Caption, caption, split_of, training_captions
+from ..miniature.captions import Caption, caption, split_of, training_captions
 from ..miniature.model import flow_loss, random_sigma, sample, velocity
 from .fitting import fit
 from .generator import WIDTH, Base, Pictures, Spec, new_model, pooled_over
@@ -156,8 +156,8 @@ def cropped(tokens: Tokens) -> Tokens:
 class Captions:
     """The training captions of both systems: encoded once, drawn by `SHARES`."""
 
-    def __init__(self, encoder: HFTextEncoder) -> None:
-        self.captions: list[Caption] = training_captions(STUDY_TRAINING_WRAPPERS)
+    def __init__(self, encoder: HFTextEncoder, wrappers: Sequence[int]) -> None:
+        self.captions: list[Caption] = training_captions(wrappers)
         texts = [*(caption.text for caption in self.captions), ""]
         tokens = [cropped(encoder.tokenize(texts[i : i + 128])) for i in range(0, len(texts), 128)]
         with torch.no_grad():
