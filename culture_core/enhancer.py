@@ -57,6 +57,17 @@ class LayerEnhancer(nn.Module):
             self.gain = nn.Parameter(torch.zeros(width))
             self.bias = nn.Parameter(torch.zeros(width))
 
+    @torch.no_grad()
+    def standardise(self, hidden: Tensor) -> None:
+        """Begin with W1 and b1 that see hidden states [N, d] standardised, as σ(W1 (h − mean) / deviation).
+
+        The hidden states of a trained encoder have large means that all prompts share; what tells prompts
+        apart is small beside them, and an enhancer that begins without this learns it slowly.
+        """
+        rows = hidden.detach().reshape(-1, self.width).float()
+        self.W1.div_(rows.std(0).clamp(min=self.EPS))
+        self.b1.sub_(self.W1 @ rows.mean(0))
+
     def forward(self, hidden: Tensor, strength: float = 1.0, token_mask: Tensor | None = None) -> Tensor:
         """The enhanced hidden state.
 

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,13 +36,15 @@ from ..miniature.captions import (
     split_of,
     training_captions,
 )
-from ..miniature.model import flow_loss, random_sigma
+from ..miniature.model import flow_loss
 from ..neurons import CultureNeurons
 from ..pairs import PromptPair
 from ..sae import TopKSAE
 from .generator import Pictures
 from .systems import System
 
+NOISE_LEVEL = 1.0
+"""Of an enhancer's training, logit: a picture's culture is decided where there is much noise."""
 MASKED = -1.0
 """The strength that takes neurons away."""
 
@@ -181,8 +183,11 @@ class EnhancerPlan:
     steps: int
     batch: int = 48
     bottleneck: int = 128
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     ema: float = 0.99
+    noise: float = 0.5
+    """Of what the enhancer sees in training, in standard deviations: there are few captions to learn languages
+    from, and without it the enhancer learns them by heart."""
 
 
 def make_enhancer(
@@ -210,7 +215,8 @@ def make_enhancer(
         _, token_mask, clean = batch
         with torch.autocast("cpu", torch.bfloat16):
             given = system.head(enhanced, token_mask)
-            return flow_loss(system.model, clean, given, torch.randn_like(clean), random_sigma(len(clean)))
+            sigma = torch.sigmoid(torch.randn(len(clean)) + NOISE_LEVEL)
+            return flow_loss(system.model, clean, given, torch.randn_like(clean), sigma)
 
     def batches() -> Iterator[Batch]:
         rng = np.random.default_rng(seed)
@@ -221,10 +227,31 @@ def make_enhancer(
             yield given, tokens.attention_mask[rows], clean
 
     enhancer = LayerEnhancer(system.encoder.info.width, plan.bottleneck, seed=seed)
+    seen = _hidden_after(system, tokens, layer)
+    enhancer.standardise(seen)
+    spread = seen.std(0) * plan.noise
+
+    def apply(enhancer: LayerEnhancer, given: Any, token_mask: Tensor | None) -> Tensor:
+        def changed(hidden: Tensor, token_mask: Tensor | None) -> Tensor:
+            # The noise is for what the enhancer sees, not for what it adds to.
+            noise = torch.randn_like(hidden) * spread
+            return enhancer(hidden + noise, token_mask=token_mask) - noise
+
+        return (enhance_hidden if last else through_encoder(system.encoder, layer))(
+            changed, given, token_mask
+        )
+
     config = EnhancerConfig(learning_rate=plan.learning_rate, steps=plan.steps, ema=plan.ema, seed=seed)
-    apply = enhance_hidden if last else through_encoder(system.encoder, layer)
     train_enhancer(enhancer, batches(), loss, config, progress, checkpoint, apply)
     return enhancer
+
+
+def _hidden_after(system: System, tokens: Tokens, layer: int) -> Tensor:
+    """Hidden states [N, d] of some prompts' tokens after a layer."""
+    some = _rows(tokens, list(range(0, len(tokens.ids), 4)))
+    with torch.no_grad(), system.encoder.capture([layer], [HIDDEN_STATE]) as captured:
+        system.encoder.encode(some)
+    return captured.hidden_state[layer][some.attention_mask.bool()]
 
 
 def _rows(tokens: Tokens, rows: list[int]) -> Tokens:
