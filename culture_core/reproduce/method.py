@@ -87,12 +87,12 @@ def outside(split: str, cultural: bool) -> list[Prompt]:
 def tuning_prompts(english: bool = False) -> list[Prompt]:
     """Neutral prompts in the held-out wording with nouns that are not the test's: to choose strengths on.
 
-    Of each culture the validation noun twice, and six of the trained ones.
+    Of each culture the validation noun twice, and four of the trained ones.
     """
     found = prompts("validation", False, english)
     for code in CULTURES:
         nouns = [noun for noun in NOUNS if split_of(code, noun) == "train"]
-        for noun in nouns[::2]:
+        for noun in nouns[::3]:
             text = caption("en" if english else code, noun, None, 0, HELD_OUT_WRAPPER).text
             about = caption(code, noun, None, 0, HELD_OUT_WRAPPER).text
             found.append(Prompt(text, code, noun, about))
@@ -186,8 +186,8 @@ class EnhancerPlan:
     learning_rate: float = 3e-3
     ema: float = 0.99
     noise: float = 0.5
-    """Of what the enhancer sees in training, in standard deviations: there are few captions to learn languages
-    from, and without it the enhancer learns them by heart."""
+    """Of what the enhancer sees in training, in standard deviations. Captions are few: without noise they
+    are learned by heart."""
 
 
 def make_enhancer(

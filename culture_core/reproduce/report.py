@@ -213,7 +213,11 @@ def _introduction(document: Document, study: Study) -> None:
             "Settings",
         )
         for kind in KINDS:
-            document.paragraph(f"{NAMES[kind]}, chosen on validation prompts: {study.design(kind)}")
+            layer, noise = study.best_enhancer(kind)
+            document.paragraph(
+                f"{NAMES[kind]}, chosen on validation prompts: {study.design(kind)}; enhancer after layer {layer} "
+                f"with noise {noise:g}"
+            )
 
 
 def _gap(document: Document, study: Study, results: Results) -> None:
@@ -398,13 +402,13 @@ def _tried(document: Document, study: Study, results: Results) -> None:
     document.section("What was tried (validation prompts)", "tried")
     document.paragraph(
         "Every candidate with its best strength. Chosen: of those that leave at most 20 % of the explicit score "
-        "when masked, the one with most pictures right in culture and noun."
+        "when masked, the one with most pictures right in culture and noun. Of the enhancers the one with most "
+        "pictures right."
     )
     for kind in KINDS:
-        tried = study.tried(kind)
-        with document.details(f"{NAMES[kind]}: {len(tried)} candidates"):
+        for what, tried in (("amplifiers", study.tried(kind)), ("enhancers", study.tried_enhancers(kind))):
             document.table(
-                list(tried[0]), [list(one.values()) for one in tried], f"{NAMES[kind]}: candidates", ".3g"
+                list(tried[0]), [list(one.values()) for one in tried], f"{NAMES[kind]}: {what}", ".3g"
             )
 
 

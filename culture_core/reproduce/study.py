@@ -75,7 +75,9 @@ class Sizes:
     alt_steps: int = 1300
     pea_steps: int = 1000
     sae: SAEConfig = SAEConfig(n_latents=2048, k=32, steps=1500, batch_size=256, learning_rate=1e-3)
-    enhancer: EnhancerPlan = EnhancerPlan(steps=1000)
+    enhancer: EnhancerPlan = EnhancerPlan(steps=300)
+    enhancers: tuple[tuple[int, float], ...] = ((11, 0.5), (11, 0.0), (8, 0.5))
+    """Candidates: layer, and noise in training."""
     repetitions: int = 3
     wrappers: tuple[int, ...] = STUDY_TRAINING_WRAPPERS
     """Which captions are trained on."""
@@ -84,12 +86,13 @@ class Sizes:
     sampling_steps: int = 12
     places: tuple[tuple[int, str], ...] = ((11, HIDDEN_STATE), (10, HIDDEN_STATE), (11, ATTENTION_OUTPUT))
     """Candidates: what activation patching names, the layer before, and the paper's feature."""
-    counts: tuple[int, ...] = (20, 40, 80)
+    counts: tuple[int, ...] = (40, 80)
 
 
 QUICK = Sizes(
     base_steps=400, alt_steps=300, pea_steps=300, sae=replace(Sizes.sae, steps=400),
-    enhancer=EnhancerPlan(steps=200), repetitions=1, places=((11, HIDDEN_STATE),), counts=(40,),
+    enhancer=EnhancerPlan(steps=150), enhancers=((11, 0.5),), repetitions=1, wrappers=(0, 1, 2, 4, 5), renders=24,
+    places=((11, HIDDEN_STATE),), counts=(40,),
 )  # fmt: skip
 
 
@@ -217,8 +220,9 @@ class Study:
             for code, own in self.neurons(design, seed).items()
         }
 
-    def enhancer(self, kind: str, layer: int, seed: int) -> LayerEnhancer:
-        stage, plan = f"enhancer {kind} layer {layer} seed {seed}", self.sizes.enhancer
+    def enhancer(self, kind: str, layer: int, noise: float, seed: int) -> LayerEnhancer:
+        plan = replace(self.sizes.enhancer, noise=noise)
+        stage = f"enhancer {kind} layer {layer} noise {noise:g} seed {seed}"
 
         def make(checkpoint: Path) -> LayerEnhancer:
             return make_enhancer(
@@ -302,6 +306,28 @@ class Study:
         masking = [one for one in tried if one["explicit_left"] <= MASK_TARGET]
         best = max(masking or tried, key=lambda one: one["both"])
         return Design(**{name: best[name] for name in Design.__dataclass_fields__})
+
+    def tried_enhancers(self, kind: str) -> list[dict[str, Any]]:
+        """Every candidate for the enhancer with its figures on validation prompts."""
+
+        def make() -> list[dict[str, Any]]:
+            return [self._tried_enhancer(kind, layer, noise) for layer, noise in self.sizes.enhancers]
+
+        settings = {**self._with(kind), **asdict(self.sizes.enhancer), "tried": self.sizes.enhancers}
+        return self.cache.figures(f"enhancers {kind}", settings, make)
+
+    def _tried_enhancer(self, kind: str, layer: int, noise: float) -> dict[str, Any]:
+        edits = enhance(self.enhancer(kind, layer, noise, 0), layer)
+        found = self.score(kind, prompts("validation", False) * 2, edits, 0)
+        return {
+            "layer": layer, "noise": noise, "culture": _share(found, 0), "noun": _share(found, 1),
+            "both": _both(found),
+        }  # fmt: skip
+
+    def best_enhancer(self, kind: str) -> tuple[int, float]:
+        """Layer and noise of the candidate with most pictures right in culture and noun."""
+        best = max(self.tried_enhancers(kind), key=lambda one: one["both"])
+        return best["layer"], best["noise"]
 
     def strengths(self, kind: str, design: Design, seed: int, english: bool = False) -> dict[str, float]:
         """Each culture's best strength on tuning prompts."""
@@ -391,9 +417,9 @@ class Study:
         neutral, explicit = prompts("test", False), prompts("test", True)
         translated = prompts("test", False, english=True)
         away, away_explicit = outside("test", False), outside("test", True)
-        last = self.encoder.info.layers - 1
-        other = _random_layer(seed, last)
-        chosen = {**asdict(design), "strengths": strengths}
+        layer, noise = self.best_enhancer(kind)
+        other = _random_layer(seed, layer, self.encoder.info.layers)
+        chosen = {**asdict(design), "strengths": strengths, "enhancer": (layer, noise)}
         sae = functools.partial(self.sae, design.place, seed)
 
         def inject(**options: str) -> Callable[[], Edits]:
@@ -403,7 +429,7 @@ class Study:
             return lambda: amplify(sae(), self.random(design, seed, match), design, strength, tokens=tokens)
 
         def enhanced(layer: int) -> Callable[[], Edits]:
-            return lambda: enhance(self.enhancer(kind, layer, seed), layer)
+            return lambda: enhance(self.enhancer(kind, layer, noise, seed), layer)
 
         wanted: dict[str, tuple[list[Prompt], Callable[[], Edits] | None]] = {
             "neutral": (neutral, None),
@@ -411,7 +437,7 @@ class Study:
             "translated": (translated, None),
             "translated, explicit": (prompts("test", True, english=True), None),
             "amplified": (neutral, inject()),
-            "enhanced": (neutral, enhanced(last)),
+            "enhanced": (neutral, enhanced(layer)),
             "masked": (explicit, lambda: self.masked(design, seed)),
             "masked, random (frequency)": (explicit, instead("frequency", -1.0, "all")),
             "masked, random (norm)": (explicit, instead("norm", -1.0, "all")),
@@ -421,7 +447,7 @@ class Study:
             "outside, neutral": (away, None),
             "outside, explicit": (away_explicit, None),
             "outside, amplified": (away, inject()),
-            "outside, enhanced": (away, enhanced(last)),
+            "outside, enhanced": (away, enhanced(layer)),
             "English, amplified": (translated, lambda: self.amplified(design, seed, english)),
             "scale": (neutral, inject(mode="scale")),
             "scale, paper's strength": (
@@ -441,9 +467,10 @@ class Study:
         }
 
 
-def _random_layer(seed: int, key: int) -> int:
-    """A layer that no probe chose."""
-    return int(np.random.default_rng(seed).integers(key))
+def _random_layer(seed: int, key: int, layers: int) -> int:
+    """A layer that was not chosen."""
+    others = [layer for layer in range(layers) if layer != key]
+    return others[np.random.default_rng(seed).integers(len(others))]
 
 
 def _share(right: Sequence[tuple[bool, bool]], which: int) -> float:
