@@ -48,7 +48,10 @@ def recovery(treated: Sequence[Row], neutral: Sequence[Row], explicit: Sequence[
 
 def left(treated: Sequence[Row], explicit: Sequence[Row]) -> Estimate:
     """Share of the explicit prompts' CultureVQA that a treatment leaves."""
-    return _bootstrapped([(treated, "culture"), (explicit, "culture")], lambda found, whole: found / whole)
+    return _bootstrapped(
+        [(treated, "culture"), (explicit, "culture")],
+        lambda found, whole: found / whole if whole else float("nan"),
+    )
 
 
 def _bootstrapped(given: Sequence[tuple[Sequence[Row], str]], figure: Callable[..., float]) -> Estimate:

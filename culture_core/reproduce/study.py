@@ -76,7 +76,7 @@ class Sizes:
     pea_steps: int = 1000
     sae: SAEConfig = SAEConfig(n_latents=2048, k=32, steps=1500, batch_size=256, learning_rate=1e-3)
     enhancer: EnhancerPlan = EnhancerPlan(steps=300)
-    enhancers: tuple[tuple[int, float], ...] = ((11, 0.5), (11, 0.0), (8, 0.5))
+    enhancers: tuple[tuple[int, float], ...] = ((11, 0.5), (11, 0.0))
     """Candidates: layer, and noise in training."""
     repetitions: int = 3
     wrappers: tuple[int, ...] = STUDY_TRAINING_WRAPPERS
@@ -91,7 +91,8 @@ class Sizes:
 
 QUICK = Sizes(
     base_steps=400, alt_steps=300, pea_steps=300, sae=replace(Sizes.sae, steps=400),
-    enhancer=EnhancerPlan(steps=150), enhancers=((11, 0.5),), repetitions=1, wrappers=(0, 1, 2, 4, 5), renders=24,
+    enhancer=EnhancerPlan(steps=150), enhancers=((11, 0.5),), repetitions=1,
+    wrappers=(0, 1, 2, 4, 5), renders=24,
     places=((11, HIDDEN_STATE),), counts=(40,),
 )  # fmt: skip
 
@@ -289,7 +290,8 @@ class Study:
         before = _share(self.score(kind, explicit, None, 0), 0)
         for (layer, feature), count in itertools.product(self.sizes.places, self.sizes.counts):
             plain = Design(layer, feature, count)
-            left = _share(self.score(kind, explicit, self.masked(plain, 0), 0), 0) / before
+            masked = _share(self.score(kind, explicit, self.masked(plain, 0), 0), 0)
+            left = masked / before if before else 1.0  # nothing can be masked where nothing is seen
             for tokens, mode in (("content", "inject"), ("all", "inject"), ("content", "scale")):
                 design = replace(plain, tokens=tokens, mode=mode)
                 strengths = CANDIDATE_STRENGTHS if mode == "inject" else SCALE_STRENGTHS
