@@ -17,6 +17,11 @@ TINY = Sizes(
     places=((11, "hidden_state"),), counts=(4,), repetitions=1, wrappers=(0,), renders=1, sampling_steps=1,
 )  # fmt: skip
 
+PARTS = (
+    "Fig. 4", "Fig. 6 and 14", "Fig. 7, 15 and 16", "Tables 1 and 5", "Fig. 10 and 11", "Table 2", "Table 3",
+    "Table 6", "Fig. 13", "Beyond the paper", "What was tried",
+)  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
@@ -26,8 +31,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 def test_the_report_has_every_table_and_figure(study: Study, tmp_path: Path) -> None:
     document, outcome = make_report(study)
     page = document.write_html(tmp_path / "report.html").read_text(encoding="utf-8")
-    for part in ("Fig. 4", "Fig. 6 and 14", "Fig. 7, 15 and 16", "Tables 1 and 5", "Fig. 10 and 11", "Table 2",
-                 "Table 3", "Table 6", "Fig. 13", "Beyond the paper", "What was tried"):  # fmt: skip
+    for part in PARTS:
         assert part in page
     assert page.count("<img") > 20
     # An untrained system draws nothing that a judge knows: what must be reached is missed, and said so.
