@@ -10,6 +10,10 @@ class VLMError(ValueError):
     """A model that cannot be asked, or gave no answer; the message says why and what to do."""
 
 
+class VLMRefusal(VLMError):
+    """The model declined to answer this question, and would decline again."""
+
+
 class Reply(NamedTuple):
     """One answer."""
 
