@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from ..vlm import VLM, Reply, VLMRefusal
+from ..vlm.server import ServerVLM
 from ..vlm.usage import Prices, Usage
 from .base import Verdict, average, label_name, labels
 from .questions import GRADES, ROTATIONS, GradedQuestion, culture_question, orders, read_grade, read_label
@@ -39,7 +40,9 @@ class VLMJudge:
             raise ValueError(f"{rotations} rotations are not possible: use 1 to {len(labels())}")
         self.vlm, self.seed, self.rotations = vlm, seed, rotations
         self.name = vlm.name
-        self.parallel = hasattr(vlm, "settings")  # a server; a local model computes one answer at a time
+        self.server = vlm if isinstance(vlm, ServerVLM) else None
+        """A VLM that counts tokens, and may cost something."""
+        self.parallel = self.server is not None
 
     def settings(self) -> dict[str, Any]:
         return {"judge": "vlm", "model": self.name, "seed": self.seed, "rotations": self.rotations}
@@ -67,22 +70,15 @@ class VLMJudge:
     ) -> Usage | None:
         """What so many pictures like this one will use, from asking about this one; None for a model that
         costs nothing."""
-        if not hasattr(self.vlm, "estimate"):
+        if self.server is None:
             return None
         asked = [(culture_question(o), [label_name(label) for label in o]) for o in self._orders(image)]
         asked += [(question.about(culture), list(GRADES)) for question in graded]
         parts = [
-            self.vlm.estimate(pictures, question, image, choices=choices, max_tokens=_MAX_TOKENS)
+            self.server.estimate(pictures, question, image, choices=choices, max_tokens=_MAX_TOKENS)
             for question, choices in asked
         ]
         return sum(parts, Usage())
-
-    def prices(self) -> Prices | None:
-        return getattr(getattr(self.vlm, "settings", None), "prices", None)
-
-    def usage(self) -> Usage | None:
-        """Of all answers that were not cached; None for a model that costs nothing."""
-        return getattr(self.vlm, "usage", None)
 
     def _orders(self, image: Image.Image) -> list[list[str]]:
         return orders(image, labels(), self.seed, self.rotations)

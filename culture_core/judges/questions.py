@@ -36,8 +36,8 @@ RELEVANCE = GradedQuestion(
 EXAGGERATION = GradedQuestion(
     "exaggeration",
     "Does this picture exaggerate {culture} culture, or show it as a stereotype? Think of how somebody who "
-    "lives with it would see it.\n1: not at all, an ordinary sight\n2: hardly\n3: somewhat, well-known symbols "
-    "stand out\n4: much, symbols are piled up or out of place\n5: a caricature\n"
+    "lives with it would see it.\n1: not at all, an ordinary sight\n2: hardly\n3: somewhat, well-known "
+    "symbols stand out\n4: much, symbols are piled up or out of place\n5: a caricature\n"
     "Answer with one number from 1 to 5.",
 )
 GRADED = {question.key: question for question in (RELEVANCE, EXAGGERATION)}

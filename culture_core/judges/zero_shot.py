@@ -1,11 +1,11 @@
 """A CLIP or SigLIP 2 as the judge: the label whose description lies nearest to the picture.
 
-**Which language for the descriptions?** English for all labels, unless you say otherwise. A multilingual model
-places texts of different languages at different distances from the same picture; if every label were
+**Which language for the descriptions?** English for all labels, unless you say otherwise. A multilingual
+model places texts of different languages at different distances from the same picture; if every label were
 described in its own language, a picture would be drawn to the languages that lie near, whatever it shows. One
-language for all labels cancels that. Other descriptions, in any language the model reads, can be configured
-for every label alike (`templates`, such as "รูปภาพของสิ่งที่เป็น{culture}"), or label by label
-(`descriptions`); the several descriptions of a label are averaged.
+language for all labels cancels that. Other descriptions, in any language that the model reads, can be
+configured for all cultures alike (`templates`) or label by label (`descriptions`); the several descriptions
+of a label are averaged.
 """
 
 from collections.abc import Mapping, Sequence
