@@ -1,4 +1,4 @@
-"""Comparing answers about the same things: two systems on the same prompts, two judges on the same pictures."""
+"""Comparing two systems on the same prompts, and two judges on the same pictures."""
 
 import math
 from collections import Counter

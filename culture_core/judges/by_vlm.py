@@ -1,12 +1,13 @@
 """A vision-language model as the judge."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from PIL import Image
 
 from ..vlm import VLM, Reply, VLMRefusal
 from ..vlm.server import ServerVLM
-from ..vlm.usage import Prices, Usage
+from ..vlm.usage import Usage
 from .base import Verdict, average, label_name, labels
 from .questions import GRADES, ROTATIONS, GradedQuestion, culture_question, orders, read_grade, read_label
 
@@ -66,7 +67,7 @@ class VLMJudge:
         return Grade(read_grade(reply.text), reply.text, reply.cost)
 
     def estimate(
-        self, image: Image.Image, pictures: int, culture: str, graded: tuple[GradedQuestion, ...] = ()
+        self, image: Image.Image, pictures: int, culture: str, graded: Sequence[GradedQuestion] = ()
     ) -> Usage | None:
         """What so many pictures like this one will use, from asking about this one; None for a model that
         costs nothing."""
@@ -86,7 +87,7 @@ class VLMJudge:
     def _choose(self, order: list[str], image: Image.Image) -> Reply:
         return self._ask(culture_question(order), image, [label_name(label) for label in order])
 
-    def _ask(self, question: str, image: Image.Image, choices: list[str] | tuple[str, ...]) -> Reply:
+    def _ask(self, question: str, image: Image.Image, choices: Sequence[str]) -> Reply:
         try:
             return self.vlm.ask(question, image, choices=list(choices), max_tokens=_MAX_TOKENS)
         except VLMRefusal:

@@ -49,7 +49,7 @@ def read_folder(folder: Path) -> list[LabelledPicture]:
 def _from_metadata(folder: Path) -> Iterator[LabelledPicture]:
     file = folder / METADATA
     root = folder.resolve()
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         place = f"{file}, line {number}"

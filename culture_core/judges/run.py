@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,19 +62,16 @@ def judge_folder(
         raise ValueError(f"the judge {judge.name} answers no graded questions: use a vision-language model")
     _open_output(output, {**judge.settings(), "graded": list(graded)})
     hashes = {picture.file: _file_hash(picture.path) for picture in pictures}
-    known = {
-        record["file"]: record
-        for record in _read_answers(output / ANSWERS)
-        if hashes.get(record["file"]) == record["sha256"]
-    }
+    before = {record["file"]: record for record in _read_answers(output / ANSWERS)}
+    known = {p.file: before[p.file] for p in pictures if _holds(before.get(p.file), p, hashes[p.file])}
     todo = [picture for picture in pictures if picture.file not in known]
     failed: dict[str, str] = {}
-    progress(len(pictures) - len(todo), len(pictures))
+    progress(len(known), len(pictures))
     _write_answers(output / ANSWERS, known.values())  # without a line that was cut off, and outdated ones
-    with open(output / ANSWERS, "a", encoding="utf-8") as file:
-        for picture, answer in _in_parallel(
-            lambda p: _ask(judge, p, graded), todo, workers if judge.parallel else 1
-        ):
+    asked = _in_parallel(lambda p: _ask(judge, p, graded), todo, workers if judge.parallel else 1)
+    # Closed: what `progress` raises must end the other threads too.
+    with open(output / ANSWERS, "a", encoding="utf-8") as file, closing(asked):
+        for picture, answer in asked:
             if isinstance(answer, str):
                 failed[picture.file] = answer
                 logger.warning("%s: %s", picture.file, answer)
@@ -81,8 +79,7 @@ def judge_folder(
                 known[picture.file] = {"file": picture.file, "sha256": hashes[picture.file], **answer}
                 file.write(_line(known[picture.file]))
                 file.flush()
-            done = sum(p.file in known or p.file in failed for p in pictures)
-            progress(done, len(pictures))
+            progress(len(known) + len(failed), len(pictures))
     return Run([_judged(p, known[p.file]) for p in pictures if p.file in known], failed)
 
 
@@ -96,6 +93,13 @@ def read_run(output: Path) -> list[Judged]:
     if not records:
         raise ValueError(f"{output} has no answers: judge a folder with --output {output} first")
     return [_from_record(record) for record in records]
+
+
+def _holds(record: dict[str, Any] | None, picture: LabelledPicture, file_hash: str) -> bool:
+    """Whether an earlier answer is one about this picture; grades were asked about one culture."""
+    if record is None or record["sha256"] != file_hash:
+        return False
+    return not record["grades"] or record["culture"] == picture.culture
 
 
 def _ask(judge: Judge, picture: LabelledPicture, graded: Sequence[str]) -> dict[str, Any]:
@@ -126,8 +130,8 @@ def _in_parallel(
             yield asked[future], answer
             if in_a_row == PATIENCE:
                 raise VLMError(
-                    f"stopped after {PATIENCE} pictures in a row without an answer; those before are kept, run "
-                    f"it again to go on. The last reason: {answer}"
+                    f"stopped after {PATIENCE} pictures in a row without an answer; earlier ones are kept, run it "
+                    f"again to go on. The last reason: {answer}"
                 )
     finally:
         pool.shutdown(cancel_futures=True)
@@ -160,13 +164,13 @@ def _read_answers(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").split("\n"):
         try:
             record = json.loads(line)
-            _from_record(record)
+            if _from_record(record).file and record["sha256"]:
+                records.append(record)
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
-        records.append(record)
     return records
 
 
