@@ -124,10 +124,14 @@ def _estimate(judge: "VLMJudge", pictures: "Sequence[LabelledPicture]", graded: 
     from PIL import Image
 
     from ..judges.questions import GRADED as QUESTIONS
+    from ..vlm import VLMRefusal
 
     with Image.open(pictures[0].path) as image:
         questions = [QUESTIONS[key] for key in graded]
-        usage = judge.estimate(image, len(pictures), pictures[0].culture, questions)
+        try:
+            usage = judge.estimate(image, len(pictures), pictures[0].culture, questions)
+        except VLMRefusal:
+            return "unknown, the model declined to answer about the first picture"
     return usage.describe(judge.server.settings.prices) if usage and judge.server else None
 
 

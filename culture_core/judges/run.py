@@ -130,8 +130,8 @@ def _in_parallel(
             yield asked[future], answer
             if in_a_row == PATIENCE:
                 raise VLMError(
-                    f"stopped after {PATIENCE} pictures in a row without an answer; earlier ones are kept, run it "
-                    f"again to go on. The last reason: {answer}"
+                    f"stopped after {PATIENCE} pictures in a row without an answer; earlier ones are kept, "
+                    f"run it again to go on. The last reason: {answer}"
                 )
     finally:
         pool.shutdown(cancel_futures=True)

@@ -228,7 +228,8 @@ class ServerVLM:
         if not text and answer.finish_reason == "length":
             raise VLMError(
                 f"{self.name} used up its {max_tokens} tokens before it answered: if it thinks first, switch "
-                'that off in the configuration ("options": {"reasoning_effort": "none"}), or allow more'
+                'that off in the configuration ("options": {"reasoning_effort": "none"}), or allow more there '
+                '("options": {"max_tokens": 2000})'
             )
         if not text:
             raise VLMError(f"{self.name}: the server's answer is empty")
