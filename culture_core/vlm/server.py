@@ -228,7 +228,7 @@ class ServerVLM:
         if not text and answer.finish_reason == "length":
             raise VLMError(
                 f"{self.name} used up its {max_tokens} tokens before it answered: if it thinks first, switch "
-                'that off in the configuration ("options": {"reasoning_effort": "none"}), or allow more there '
+                'that off in the configuration ("options": {"reasoning_effort": "none"}), or allow more '
                 '("options": {"max_tokens": 2000})'
             )
         if not text:

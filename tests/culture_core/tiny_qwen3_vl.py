@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -32,9 +31,7 @@ def _tokenizer() -> transformers.PreTrainedTokenizerBase:
     )  # fmt: skip
 
 
-@pytest.fixture(scope="session")
-def qwen3_vl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny-qwen3-vl"
+def save_qwen3_vl(folder: Path) -> Path:
     tokenizer = _tokenizer()
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
     config = transformers.Qwen3VLConfig(
