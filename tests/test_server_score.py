@@ -3,7 +3,6 @@
 import io
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,20 +13,15 @@ from culture_core.miniature.scenes import draw_scene
 from tools.comfy_client import Workflow, WorkflowError
 from tools.comfy_server import ComfyServer
 
-from .chat_server import MODEL, Asked, ChatServer, chosen
+from .chat_server import MODEL, ChatServer, chosen
 from .conftest import COMFYUI
 
 KEY = "secret-key-0123"
 
 
-def answer(asked: Asked):
-    """Says what the miniature's Thai picture is, whatever the order."""
-    return chosen("Thai")
-
-
 @pytest.fixture(scope="module")
 def chat() -> Iterator[ChatServer]:
-    with ChatServer(answer) as running:
+    with ChatServer(lambda asked: chosen("Thai")) as running:
         yield running
 
 
@@ -81,7 +75,7 @@ def test_a_picture_is_judged_in_a_graph(judge: str, judging: ComfyServer, chat: 
 
 def test_secrets_stay_where_they_are(judging: ComfyServer, chat: ChatServer) -> None:
     told = json.dumps(judging.client().object_info("CultureScore"))
-    written = [path.read_bytes() for path in Path(judging.base).rglob("*") if path.is_file() and path.parts]
+    written = [path.read_bytes() for path in judging.base.rglob("*") if path.is_file()]
     assert '"vlm"' in told and '"miniature"' in told
     assert KEY not in told + judging.log() and chat.url not in told + judging.log()
     assert not [data for data in written if KEY.encode() in data]

@@ -249,7 +249,7 @@ class ServerVLM:
 
     def _explained(self, error: Exception) -> VLMError:
         """The client's error in the user's terms."""
-        e, tries = self._errors, f"after {self.settings.retries + 1} attempts"
+        e, tries = self._errors, f"in up to {self.settings.retries + 1} attempts"
         code = str(getattr(error, "code", "") or "")
         if isinstance(error, e.BadRequestError) and "content" in code:  # content_filter, content_policy_…
             return VLMRefusal(f"{self.name}: the server declined this question ({code})")

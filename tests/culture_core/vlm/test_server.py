@@ -1,6 +1,7 @@
 """The client of VLM servers against a real HTTP server, in good and bad order."""
 
 import logging
+import sys
 import threading
 
 import pytest
@@ -123,7 +124,7 @@ def test_429_is_repeated_after_the_time_that_the_server_asks_for(ask_from):
 @pytest.mark.parametrize(
     ("status", "message"),
     [
-        (429, "takes no more requests.*429, after 2 attempts"),
+        (429, "takes no more requests.*429, in up to 2 attempts"),
         (500, "failed with status 500"),
         (503, "failed with status 503"),
     ],
@@ -314,6 +315,12 @@ def test_openais_own_variables_are_not_sent_to_other_servers(ask_from, monkeypat
     with ChatServer(in_turn(said("x"))) as server:
         ask_from(server, key="").ask("?")
     assert not [value for value in server.asked[0].headers.values() if "private" in value]
+
+
+def test_a_missing_client_library_is_named(ask_from, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openai", None)  # how Python marks what cannot be imported
+    with ChatServer(in_turn(said("x"))) as server, pytest.raises(VLMError, match="pip install openai"):
+        ask_from(server)
 
 
 @pytest.mark.parametrize(
