@@ -1,5 +1,6 @@
 """What judges saw, as pictures."""
 
+import math
 from collections.abc import Sequence
 
 from PIL import Image, ImageOps
@@ -15,11 +16,11 @@ _SHORT = {UNRECOGNISABLE: "none", INVALID: "invalid"}
 
 
 def confusion_picture(summary: Summary, title: str = "CultureVQA") -> Image.Image:
-    """Rows: what pictures should show; columns: what was seen, in percent of the row."""
+    """Rows: what pictures should show; columns: what was seen, in percent of the row; 0 is left empty."""
     rows = list(summary.confusion)
     columns = list(summary.confusion[rows[0]])
     values = [
-        [100 * summary.confusion[row][column] / summary.recall[row].count for column in columns]
+        [100 * (summary.confusion[row][column] or math.nan) / summary.recall[row].count for column in columns]
         for row in rows
     ]
     return heat_map(

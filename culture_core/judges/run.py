@@ -80,7 +80,7 @@ def judge_folder(
                 file.write(_line(known[picture.file]))
                 file.flush()
             progress(len(known) + len(failed), len(pictures))
-    return Run([_judged(p, known[p.file]) for p in pictures if p.file in known], failed)
+    return Run([_from_record(known[p.file]) for p in pictures if p.file in known], failed)
 
 
 def read_run(output: Path) -> list[Judged]:
@@ -96,10 +96,8 @@ def read_run(output: Path) -> list[Judged]:
 
 
 def _holds(record: dict[str, Any] | None, picture: LabelledPicture, file_hash: str) -> bool:
-    """Whether an earlier answer is one about this picture; grades were asked about one culture."""
-    if record is None or record["sha256"] != file_hash:
-        return False
-    return not record["grades"] or record["culture"] == picture.culture
+    """Whether an earlier answer is about this very picture, and about what it should show."""
+    return record is not None and (record["sha256"], record["culture"]) == (file_hash, picture.culture)
 
 
 def _ask(judge: Judge, picture: LabelledPicture, graded: Sequence[str]) -> dict[str, Any]:
@@ -181,11 +179,6 @@ def _write_answers(path: Path, records: Any) -> None:
 
 def _line(record: dict[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False) + "\n"
-
-
-def _judged(picture: LabelledPicture, record: dict[str, Any]) -> Judged:
-    # The folder says what its pictures should show, also where that was corrected since.
-    return _from_record({**record, "culture": picture.culture})
 
 
 def _from_record(record: dict[str, Any]) -> Judged:

@@ -1,6 +1,7 @@
 """Judging a folder: what is kept, what is asked again, what ends it."""
 
 import json
+import time
 
 import pytest
 from PIL import Image
@@ -35,13 +36,16 @@ def test_a_stopped_run_goes_on_where_it_was(judge_by, plain_pictures, tmp_path):
         if done == 2:
             raise KeyboardInterrupt
 
-    with ChatServer(RIGHT) as server:
-        with pytest.raises(KeyboardInterrupt):
+    with ChatServer(lambda asked: RIGHT(asked)._replace(wait=0.02)) as server:
+        with pytest.raises(KeyboardInterrupt) as raised:
             judge_folder(judge_by(server, 1), pictures, output, workers=1, progress=stop)
-        kept = (output / ANSWERS).read_text(encoding="utf-8")
+        kept, before = (output / ANSWERS).read_text(encoding="utf-8"), len(server.asked)
+        time.sleep(0.2)
+        assert raised and len(server.asked) == before <= 4, (
+            "no thread goes on behind the back of who stopped it"
+        )
         (output / ANSWERS).write_text(kept + '{"file": "th/1.png", "cul', encoding="utf-8")  # cut off
-        before = len(server.asked)
-        assert len(read_run(output)) == 2 and before <= 3
+        assert len(read_run(output)) == 2
         found = judge_folder(judge_by(server, 1), pictures, output)
         assert len(found.judged) == 6 and len(server.asked) == 6
     assert len((output / ANSWERS).read_text(encoding="utf-8").splitlines()) == 6
@@ -69,18 +73,18 @@ def test_a_picture_that_changed_is_judged_anew(plain_pictures, tmp_path):
 
 
 def test_what_a_picture_should_show_may_be_corrected_later(judge_by, plain_pictures, tmp_path):
-    with ChatServer(RIGHT) as server:
-        for graded in ([], ["relevance"]):
-            output = tmp_path / f"out{len(graded)}"
-            judge = judge_by(server, 1)
-            judge_folder(judge, read_folder(plain_pictures), output, graded=graded)
-            (plain_pictures / "th").rename(plain_pictures / "wrong")
-            (plain_pictures / "ja").rename(plain_pictures / "th")
-            (plain_pictures / "wrong").rename(plain_pictures / "ja")
-            found = judge_folder(judge, read_folder(plain_pictures), output, graded=graded)
-            assert {item.file for item in found.judged if item.right} == {
-                f"{code}/{n}.png" for code in ("fr", *([] if not graded else ["ja", "th"])) for n in range(2)
-            }
+    lines = [{"file_name": "th/0.png", "culture": "ja"}, {"file_name": "fr/0.png", "culture": "fr"}]
+    metadata = plain_pictures / "metadata.jsonl"
+    with ChatServer(lambda a: chosen("5" if "Thai culture" in a.text else "1") if "1 to 5" in a.text
+                    else RIGHT(a)) as server:  # fmt: skip
+        for right in (False, True):
+            lines[0]["culture"] = "th" if right else "ja"
+            metadata.write_text("\n".join(map(json.dumps, lines)))
+            pictures = read_folder(plain_pictures)
+            found = judge_folder(judge_by(server, 1), pictures, tmp_path / "out", graded=["relevance"])
+            item = next(item for item in found.judged if item.file == "th/0.png")
+            assert item.right is right and item.grades["relevance"] == (5 if right else 1)
+        assert len(server.asked) == 5, "what was asked about the picture before is not asked again"
 
 
 def test_other_questions_need_another_folder(judge_by, plain_pictures, tmp_path):

@@ -1,4 +1,4 @@
-"""A CLIP and a SigLIP of random weights as judges."""
+"""CLIP, SigLIP and SigLIP 2 of random weights as judges."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def tokenizer() -> transformers.PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["clip", "siglip"])
+@pytest.fixture(scope="module", params=["clip", "siglip", "siglip2"])
 def folder(request, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("models") / request.param
     words = tokenizer()
@@ -43,6 +43,11 @@ def folder(request, tmp_path_factory) -> Path:
         model = transformers.CLIPModel(transformers.CLIPConfig(text, vision, projection_dim=16))
         pictures = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32)
         processor = transformers.CLIPProcessor(pictures, words)
+    elif request.param == "siglip2":  # the variant that keeps a picture's proportions
+        vision = {**SIZES, "num_patches": 16, "patch_size": 16}
+        model = transformers.Siglip2Model(transformers.Siglip2Config(text, vision))
+        pictures = transformers.Siglip2ImageProcessor(patch_size=16, max_num_patches=16)
+        processor = transformers.Siglip2Processor(pictures, words)
     else:
         model = transformers.SiglipModel(transformers.SiglipConfig(text, vision))
         pictures = transformers.SiglipImageProcessor(size={"height": 32, "width": 32})
@@ -64,7 +69,7 @@ def test_one_description_a_label_gives_the_models_own_probabilities(folder):
     processor = transformers.AutoProcessor.from_pretrained(folder)
     inputs = processor(
         text=texts, images=PICTURE, return_tensors="pt", max_length=LONGEST, truncation=True,
-        padding="max_length" if folder.name == "siglip" else True,
+        padding=True if folder.name == "clip" else "max_length",
     )  # fmt: skip
     with torch.no_grad():
         # SigLIP's logits have a bias besides, alike for all texts.
