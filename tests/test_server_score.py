@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +11,13 @@ from PIL import Image
 
 from culture_core.judges.pictures import RIGHT, WRONG
 from culture_core.miniature.scenes import draw_scene
-from tools.comfy_client import Workflow, WorkflowError
+from tools.comfy_client import Workflow, WorkflowError, find_node
 from tools.comfy_server import ComfyServer
 
 from .chat_server import MODEL, ChatServer, chosen
 from .conftest import COMFYUI
 
+WORKFLOWS = Path(__file__).parents[1] / "workflows"
 KEY = "secret-key-0123"
 
 
@@ -40,6 +42,13 @@ def judging(chat: ChatServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
                 base / "input" / "thai.png"
             )
             yield running
+
+
+def test_the_shipped_graph_tells_the_amplified_picture_from_the_plain_one(judging: ComfyServer) -> None:
+    shipped = json.loads((WORKFLOWS / "score_api.json").read_text(encoding="utf-8"))
+    result = judging.client().run(shipped)
+    plain, amplified = result.outputs[find_node(shipped, "Answers")]["text"][0].splitlines()
+    assert not plain.startswith("Japanese ") and amplified.startswith("Japanese ")
 
 
 def graph(judge: str, culture: str = "Thai (th)") -> Workflow:
