@@ -11,6 +11,7 @@ in `~/.config/comfyui-culture/models.json`:
 """
 
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -114,8 +115,14 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
         raise VLMError(f"{path}: it must hold an object of objects, a model each")
     if os.name == "posix" and path.stat().st_mode & 0o077 and any("key" in e for e in entries.values()):
-        logger.warning("%s holds a key and others can read it: chmod 600, or use key_env.", path)
+        _warn_of_key(path)
     return entries
+
+
+@functools.cache
+def _warn_of_key(path: Path) -> None:
+    """Once: the file is read for every list of judges."""
+    logger.warning("%s holds a key and others can read it: chmod 600, or use key_env.", path)
 
 
 def _entry(name: str, entry: dict[str, Any]) -> dict[str, Any]:
