@@ -4,26 +4,22 @@ from comfy_api.latest import io
 
 from ..culture_core.amplifier import MAX_STRENGTH, MIN_STRENGTH, MODES
 from ..culture_core.comfy import amplify_clip, model_path, scheduled_conditioning
-from ..culture_core.cultures import CULTURES
 from ..culture_core.files import CultureSAE, load_culture_sae
 from ..culture_core.schedule import parse_schedule
 from ..culture_core.selection import MODES as TOKEN_MODES
 from ..culture_core.selection import TokenSelection
-from .base import CultureSAEType, encoders_input, file_fingerprint, file_input, problem_of, schema
+from .base import (
+    CultureSAEType,
+    culture_code,
+    culture_input,
+    encoders_input,
+    file_fingerprint,
+    file_input,
+    problem_of,
+    schema,
+)
 
-_LABELS = {f"{culture.name} ({code})": code for code, culture in CULTURES.items()}
-
-
-def culture_code(choice: str) -> str:
-    """The code behind a choice: `Japanese (ja)`, `Japanese` or `ja`.
-
-    Raises:
-        ValueError: for a culture that the pack does not know.
-    """
-    for label, code in _LABELS.items():
-        if choice in (label, code, CULTURES[code].name):
-            return code
-    raise ValueError(f"Unknown culture '{choice}': use one of {', '.join(_LABELS)}.")
+_CULTURE = "The culture to bring out. The SAE must have neurons for it."
 
 
 class CultureLoadSAE(io.ComfyNode):
@@ -66,7 +62,7 @@ class CultureAmplifyNeurons(io.ComfyNode):
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP of the text encoder that the SAE was made for."),
                 CultureSAEType.Input("culture_sae", tooltip="From Load Culture SAE."),
-                _culture_input(),
+                culture_input(_CULTURE),
                 io.Float.Input(
                     "strength",
                     default=2.0,
@@ -123,7 +119,7 @@ class CultureEncodeSchedule(io.ComfyNode):
                 io.String.Input(
                     "text", default="", multiline=True, dynamic_prompts=True, tooltip="The prompt."
                 ),
-                _culture_input(),
+                culture_input(_CULTURE),
                 io.String.Input(
                     "schedule",
                     default="0: 3, 0.5: 0",
@@ -169,14 +165,6 @@ class CultureEncodeSchedule(io.ComfyNode):
         return io.NodeOutput(
             scheduled_conditioning(clip, culture_sae, code, text, stretches, mode, selection, encoders)
         )
-
-
-def _culture_input() -> io.Combo.Input:
-    return io.Combo.Input(
-        "culture",
-        options=list(_LABELS),
-        tooltip="The culture to bring out. The SAE must have neurons for it.",
-    )
 
 
 def _how_inputs() -> list[io.Input]:

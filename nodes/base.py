@@ -6,11 +6,13 @@ from collections.abc import Callable
 from comfy_api.latest import io
 
 from ..culture_core.comfy import file_state, model_files, model_path
+from ..culture_core.cultures import CULTURES
 
 CultureSAEType = io.Custom("CULTURE_SAE")
 CultureEnhancerType = io.Custom("CULTURE_ENHANCER")
 CulturePairsType = io.Custom("CULTURE_PAIRS")
 
+_LABELS = {f"{culture.name} ({code})": code for code, culture in CULTURES.items()}
 _KNOWN = set(inspect.signature(io.Schema).parameters)
 
 
@@ -18,6 +20,23 @@ def schema(**fields: object) -> io.Schema:
     """A schema in the category `culture`, without the fields that this version of ComfyUI does not know
     yet."""
     return io.Schema(category="culture", **{name: value for name, value in fields.items() if name in _KNOWN})
+
+
+def culture_code(choice: str) -> str:
+    """The code behind a choice: `Japanese (ja)`, `Japanese` or `ja`.
+
+    Raises:
+        ValueError: for a culture that the pack does not know.
+    """
+    for label, code in _LABELS.items():
+        if choice in (label, code, CULTURES[code].name):
+            return code
+    raise ValueError(f"Unknown culture '{choice}': use one of {', '.join(_LABELS)}.")
+
+
+def culture_input(tooltip: str) -> io.Combo.Input:
+    """Which culture; `culture_code` reads the choice."""
+    return io.Combo.Input("culture", options=list(_LABELS), tooltip=tooltip)
 
 
 def problem_of(*checks: Callable[[], object]) -> bool | str:

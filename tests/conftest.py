@@ -23,7 +23,15 @@ PACK = "comfyui_culture"
 
 # Tests of the core alone run without ComfyUI; `python dev.py test` always has it.
 collect_ignore = (
-    [] if HAS_COMFYUI else ["nodes", "test_server.py", "test_workflows.py", "culture_core/test_comfy.py"]
+    []
+    if HAS_COMFYUI
+    else [
+        "nodes",
+        "test_server.py",
+        "test_server_score.py",
+        "test_workflows.py",
+        "culture_core/test_comfy.py",
+    ]
 )
 
 if HAS_COMFYUI:

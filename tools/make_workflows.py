@@ -187,6 +187,26 @@ def sweep_graph() -> Graph:
     ]  # fmt: skip
 
 
+def score_graph() -> Graph:
+    drawn = [
+        *picture("As it is", "Text encoder", "teapot", 1, "Prompt")[:-1],
+        *picture("Amplified", "Amplify", "teapot", 1, "Prompt, amplified")[:-1],
+    ]
+    # Named: the first judge of another machine may be a server that costs money.
+    asked = {"images": Link("Both"), "culture": "Japanese (ja)", "judge": "miniature"}
+    both = {"image1": Link("Decode as it is"), "image2": Link("Decode amplified")}
+    return [
+        *loaders(), *amplifier("Japanese (ja)"), *drawn,
+        Node("ImageBatch", "Both", 6, both),
+        Node("CultureScore", "Score", 7, asked),
+        Node("SaveImage", "Verdict", 8, {"images": Link("Score", 2), "filename_prefix": "culture/verdict"}),
+        Node("PreviewAny", "Answers", 8, {"source": Link("Score", 1)}),
+        note("Is this picture Japanese? The judge of this graph is the examples' own small network, which "
+             "knows their drawings and nothing else. For other pictures choose a vision-language model, once "
+             "one is set up on the machine that ComfyUI runs on (see the README)."),
+    ]  # fmt: skip
+
+
 def alt_diffusion_graph() -> Graph:
     return [
         Node("CultureLoadTextEncoder", "Text encoder", 0, {"folder": "AltDiffusion-m9"}),
@@ -242,6 +262,7 @@ GRAPHS = {
     "probe": probe_graph,
     "train": train_graph,
     "sweep": sweep_graph,
+    "score": score_graph,
     "altdiffusion": alt_diffusion_graph,
     "pea_diffusion": pea_diffusion_graph,
     "demo": demo_graph,

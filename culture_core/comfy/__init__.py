@@ -32,6 +32,7 @@ from .probing import probe_clip
 from .prompts import PromptTracer
 from .reading import INJECTION_KEY, ComfyTextEncoder
 from .saving import checkpoint_path, save_to_output
+from .scoring import judge_choices, judge_state, score_images
 from .towers import state_of as text_encoder_state
 from .training import CONTRASTS, detect_neurons_in_clip, train_sae_on_clip
 
@@ -50,6 +51,8 @@ __all__ = [
     "enhance_clip",
     "file_state",
     "image_grid",
+    "judge_choices",
+    "judge_state",
     "load_text_encoder",
     "matching_encoder",
     "model_files",
@@ -60,6 +63,7 @@ __all__ = [
     "register_model_folders",
     "save_to_output",
     "scheduled_conditioning",
+    "score_images",
     "taken_layer",
     "text_encoder_folder",
     "text_encoder_folders",

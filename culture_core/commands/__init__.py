@@ -12,6 +12,7 @@ COMMANDS = {
     "detect": "find the culture neurons of a culture SAE",
     "mask": "mask the culture neurons and random ones, and compare",
     "train-enhancer": "train a layer enhancer on pictures of a culture, with a diffusers pipeline",
+    "judge": "judge the cultures that pictures show (CultureVQA)",
     "inspect": "say what a file of this pack, or an SAE of another library, holds",
     "reproduce": "run the paper's whole study in miniature and write the report",
     "convert": "turn SAEs of sparsify, SAELens and dictionary_learning into culture SAEs, and back",

@@ -13,6 +13,8 @@ from culture_core.embedded_encoder import MAX_LENGTH, ensure_encoder, load_hf_en
 from culture_core.encoders import HFTextEncoder
 from culture_core.pairs import PromptPair
 
+from .tiny_qwen3_vl import save_qwen3_vl
+
 E5_FOLDER = Path(__file__).parents[2] / "models" / "text_encoders" / "multilingual-e5-small"
 WORDS = "a the thai style chair house red old in of".split()
 
@@ -138,3 +140,9 @@ def family_encoder() -> Callable[[str, str], HFTextEncoder]:
         return HFTextEncoder(model, word_tokenizer("<s>", "</s>", "<pad>"))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def qwen3_vl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny Qwen3-VL of random weights."""
+    return save_qwen3_vl(tmp_path_factory.mktemp("models") / "tiny-qwen3-vl")

@@ -20,6 +20,7 @@ DISPLAY_NAMES = {
     "CultureSaveEnhancer": "Save Layer Enhancer",
     "CultureStrengthSweep": "Culture Strength Sweep",
     "CultureGrid": "Culture Grid",
+    "CultureScore": "Score Culture (CultureVQA)",
 }
 WIDGETS = {
     "CultureLoadSAE": ["file"],
@@ -48,6 +49,7 @@ WIDGETS = {
     "CultureSaveEnhancer": ["filename_prefix", "author", "licence", "description"],
     "CultureStrengthSweep": ["start", "stop", "steps", "values", "label"],
     "CultureGrid": ["labels", "columns", "title"],
+    "CultureScore": ["culture", "judge"],
 }  # fmt: skip
 OUTPUTS = {
     "CultureProbeLayer": ["layer", "curve", "report", "languages"],
@@ -58,6 +60,7 @@ OUTPUTS = {
     "CultureSaveEnhancer": ["path"],
     "CultureStrengthSweep": ["strength", "labels"],
     "CultureGrid": ["sheet"],
+    "CultureScore": ["score", "answers", "picture"],
 }
 ADDED_LATER = {
     "CultureAmplifyNeurons": ["encoders"],
