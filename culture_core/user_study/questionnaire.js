@@ -63,6 +63,7 @@ function show() {
   const place = !state ? 0 : state.position < rater().questions.length ? 1 : 2;
   screens.forEach((screen, index) => (screen.hidden = index !== place));
   document.querySelector("footer").hidden = !state;
+  byId("so-far").hidden = place === 2;
   if (place === 1) showQuestion();
 }
 
