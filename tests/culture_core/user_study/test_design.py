@@ -24,9 +24,7 @@ def pictures_of(systems: int, items: int, cultures: int = 5) -> list[Picture]:
 @pytest.mark.parametrize("systems, items, raters, questions", [
     (3, 12, 9, 6), (2, 10, 8, 5), (4, 14, 13, 7), (5, 25, 17, 10), (6, 9, 20, 9), (1, 6, 4, 6), (4, 8, 37, 8),
 ])  # fmt: skip
-def test_every_picture_is_judged_equally_often_and_no_rater_sees_an_item_twice(
-    systems, items, raters, questions
-):
+def test_pictures_are_judged_equally_often_and_no_rater_sees_an_item_twice(systems, items, raters, questions):
     study = design_study(pictures_of(systems, items), raters, questions, ratings=1, foils=0)
     for task in TASKS:
         asked = list(ordinary(study, task))
