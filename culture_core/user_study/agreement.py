@@ -34,4 +34,6 @@ def krippendorff_alpha(
     else:
         distance = 1 - np.eye(len(values))
     expected = (np.outer(totals, totals) * distance).sum()
-    return 1 - (totals.sum() - 1) * (coincidences * distance).sum() / expected if expected else None
+    if not expected:
+        return None
+    return float(1 - (totals.sum() - 1) * (coincidences * distance).sum() / expected)

@@ -23,7 +23,8 @@ def built(tmp_path, capsys):
     return output, json.loads(capsys.readouterr().out), [*arguments, "--questions", "6"]
 
 
-def answer_files(folder, study, count, **changes):
+def answer_files(folder, study, count, changes=None):
+    folder.mkdir()
     for code, rater in list(study.raters.items())[:count]:
         answers = [
             {"number": number, "task": q.task, "picture": q.picture, "asked": q.asked, "seconds": 1,
@@ -31,7 +32,9 @@ def answer_files(folder, study, count, **changes):
             for number, q in enumerate(rater.questions, start=1)
         ]  # fmt: skip
         record = {"format": ANSWERS_FORMAT, "version": 1, "study": study.id, "rater": code, "language": "th"}
-        (folder / f"{code}.json").write_text(json.dumps(record | {"answers": answers} | changes), "utf-8")
+        (folder / f"{code}.json").write_text(
+            json.dumps(record | {"answers": answers} | (changes or {})), "utf-8"
+        )
     return [str(path) for path in sorted(folder.glob("*.json"))]
 
 
@@ -51,7 +54,6 @@ def test_build_writes_page_and_key_and_says_what_is_in_them(built, capsys):
 def test_analyse_writes_figures_tables_and_a_picture(built, tmp_path, capsys):
     output, _, _ = built
     study = read_key(output / KEY)
-    (tmp_path / "answers").mkdir()
     files = answer_files(tmp_path / "answers", study, 5)
     bad = tmp_path / "bad.json"
     bad.write_text("{}")
@@ -68,9 +70,8 @@ def test_analyse_writes_figures_tables_and_a_picture(built, tmp_path, capsys):
     ]
     assert main(arguments) == 0
     said = capsys.readouterr().out
-    assert (
-        "5 raters answered" in said and "1 did not" in said and "Refused: " in said and "x 20 = 100.0" in said
-    )
+    told = "5 raters answered", "1 did not", "Refused: ", "x 20 = 100.0"
+    assert all(text in said for text in told)
     assert sorted(path.name for path in results.iterdir()) == sorted(RESULTS)
     record = json.loads((results / "analysis.json").read_text("utf-8"))
     assert len(record["refused"]) == len(record["silent"]) == 1
@@ -87,8 +88,7 @@ def test_analyse_writes_figures_tables_and_a_picture(built, tmp_path, capsys):
 def test_what_cannot_be_done_is_said(built, tmp_path, caplog, capsys):
     output, _, arguments = built
     study = read_key(output / KEY)
-    (tmp_path / "answers").mkdir()
-    files = answer_files(tmp_path / "answers", study, 1, study="other")
+    files = answer_files(tmp_path / "answers", study, 1, {"study": "other"})
     assert (
         main(["user-study", "analyse", *files, "--key", str(output / KEY), "--output", str(tmp_path / "r")])
         == 1

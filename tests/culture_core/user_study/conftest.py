@@ -43,8 +43,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def study(run_folder: Path) -> Study:
-    """Nine raters, six questions a task besides one check."""
-    return design_study(read_run(run_folder), raters=9, questions=6, ratings=3, foils=1 / 3, seed=1)
+    """Eighteen raters, six questions a task besides one check."""
+    return design_study(read_run(run_folder), raters=18, questions=6, ratings=3, foils=1 / 3, seed=1)
 
 
 @pytest.fixture

@@ -122,7 +122,8 @@ def test_a_worse_system_is_found_and_equal_ones_are_not_told_apart(study, mixed)
         equal = pairs[AMPLIFIED, MODIFIER]
         assert equal.low < 0 < equal.high and equal.p > 0.05
         means = {system: score.mean for system, score in of(found, measure).items()}
-        if worse.items == 12:  # every item has ratings of both
+        if measure != "scc":  # there some items have foils alone
+            assert worse.items == 12
             assert worse.difference == pytest.approx(means[AMPLIFIED] - means[PLAIN])
 
 
@@ -138,7 +139,7 @@ def test_raters_who_fail_checks_do_not_count_and_are_named(study, mixed):
     assert found.scores == analyse_study(study, {code: mixed[code] for code in others}).scores
     assert analyse_study(study, sheets, max_failed=1).scores == analyse_study(study, mixed).scores
     rows = found.rating_rows()
-    assert len(rows) == 9 * 18, "raw ratings are all kept"
+    assert len(rows) == 18 * 18, "raw ratings are all kept"
     assert {row["rater"] for row in rows if row["excluded"]} == {careless}
     assert {row["prompt"] for row in rows} == {"bowl-secret", "chair-secret", "hat-secret"}
     with pytest.raises(StudyError, match="1 failed more than 0 attention checks"):
@@ -166,8 +167,8 @@ def test_raters_who_guess_agree_by_chance_and_ordinal_is_for_csr_alone(study, sh
     choices = {"mcc": ("th", "ar", "ja"), "scc": ("yes", "no"), "csr": tuple("12345")}
     found = analyse_study(study, sheets(lambda code, question: draw.choice(choices[question.task])))
     for one in found.agreement:
-        assert abs(one.nominal) < 0.35 and (one.ordinal is not None) == (one.task == "csr")
-        assert one.pictures >= 20
+        assert abs(one.nominal) < 0.25 and (one.ordinal is not None) == (one.task == "csr")
+        assert one.pictures > 25
 
 
 def test_the_result_is_json_and_a_picture(study, mixed):

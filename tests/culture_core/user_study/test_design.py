@@ -92,11 +92,11 @@ def test_every_task_has_its_checks_and_never_first(study):
 
 def test_a_seed_settles_everything(run_folder, study):
     pictures = read_run(run_folder)
-    again = design_study(pictures[::-1], raters=9, questions=6, ratings=3, foils=1 / 3, seed=1)
-    other = design_study(pictures, raters=9, questions=6, ratings=3, foils=1 / 3, seed=2)
+    again = design_study(pictures[::-1], raters=18, questions=6, ratings=3, foils=1 / 3, seed=1)
+    other = design_study(pictures, raters=18, questions=6, ratings=3, foils=1 / 3, seed=2)
     assert again == study
     assert other.id != study.id and not other.pictures.keys() & study.pictures.keys()
-    assert len({rater.options for rater in study.raters.values()}) == 9, (
+    assert len({rater.options for rater in study.raters.values()}) == 18, (
         "options are in another order for each"
     )
 
