@@ -211,7 +211,7 @@ def interval_picture(
         if low is not None and high is not None:
             draw.line([(frame.x(low), y), (frame.x(high), y)], fill=COLOURS[0], width=3)
         draw.ellipse([x - 5, y - 5, x + 5, y + 5], fill=COLOURS[0])
-        draw.text((frame.right + 12, y), f"{value:.4g}", _INK, small, anchor="lm")
+        draw.text((frame.right + 12, y), f"{value:.3g}", _INK, small, anchor="lm")
     return picture
 
 

@@ -9,7 +9,9 @@ that the page lets them download. `analyse` reads those files.
   SCC  single-culture check: is it this culture, yes, no or unknown; some questions, the foils, name another
   CSR  culture similarity rating, 1 to 5
 
-Nobody sees one prompt of two systems in one task; every picture is judged equally often.
+Nobody sees one prompt of two systems in one task; every picture is judged equally often. Where systems are
+compared, the interval says how sure the difference is for other raters (bootstrap), p for other prompts
+(sign-flip test over items); trust what both support.
 
 examples:
   python -m culture_core user-study build runs/first --output study --raters 30
@@ -185,7 +187,7 @@ def _describe_analysis(result: dict) -> str:
         for one in (one for one in result["comparisons"] if one["measure"] == measure):
             lines.append(
                 f"    {one['system']} - {one['other']}: {one['difference']:+.2f}{_interval(one)}, "
-                f"p = {one['p']:.3f}, corrected {one['p_holm']:.3f} ({one['items']} items)"
+                f"p {_p(one['p'])}, corrected {_p(one['p_holm'])} ({one['items']} items)"
             )
     lines += ["", "Krippendorff's alpha (1 is full agreement, 0 chance)"]
     for one in result["agreement"]:
@@ -200,6 +202,10 @@ def _figures(score: dict) -> str:
     if score["mean_times_20"] is not None:
         return f"{score['mean']:.2f}{_interval(score)}, x 20 = {score['mean_times_20']:.1f}{behind}"
     return f"{score['mean']:.1f}{_interval(score)}, {score['no_answer']} without answer{behind}"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
 def _interval(row: dict) -> str:

@@ -62,7 +62,7 @@ class SystemScore:
     mean_times_20: float | None
     """csr alone: the percentage that the paper prints."""
     no_answer: int | None
-    """Ratings that were "unrecognisable" or "unknown"; they count as wrong."""
+    """Ratings that were "unrecognisable" or "unknown"; they count as not chosen, not confirmed."""
     answers: dict[str, int]
     """How often each answer was given."""
 

@@ -32,15 +32,21 @@ def study(run_folder, folder):
     return read_key(folder / "key.private.json")
 
 
-@pytest.fixture(scope="module")
-def browser(folder):
+def start_browser(downloads: Path, **settings):
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,900"):
         options.add_argument(argument)
-    options.add_experimental_option("prefs", {"download.default_directory": str(folder / "downloads")})
+    preferences = {"download.default_directory": str(downloads)}
+    preferences["profile.default_content_setting_values"] = settings
+    options.add_experimental_option("prefs", preferences)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    return webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+
+
+@pytest.fixture(scope="module")
+def browser(folder):
+    driver = start_browser(folder / "downloads")
     yield driver
     driver.quit()
 
@@ -226,3 +232,19 @@ def test_answers_so_far_can_be_downloaded_and_are_accepted(page, study, folder, 
     arguments = [str(path), "--key", str(folder / "key.private.json"), "--output", str(folder / "part")]
     assert main(["user-study", "analyse", *arguments]) == 0
     assert "1 raters answered (1 of them not all), 2 did not" in capsys.readouterr().out
+
+
+def test_a_browser_that_may_not_store_says_so_and_still_hands_over(study, folder):
+    code, rater = list(study.raters.items())[1]
+    driver = start_browser(folder / "unsaved", cookies=2)  # which is how people block storage
+    try:
+        page = Page(driver, (folder / "questionnaire.html").as_uri())
+        page.open(code)
+        assert "cannot save your answers" in page.get("#saved").text
+        for question in rater.questions:
+            page.answer(right(study, question))
+        page.get("#json").click()
+        record = json.loads(downloaded(folder / "unsaved" / f"answers-{code}.json").read_text("utf-8"))
+        assert record["complete"] and len(record["answers"]) == len(rater.questions)
+    finally:
+        driver.quit()
