@@ -176,6 +176,45 @@ def heat_map(
     return picture
 
 
+def interval_picture(
+    rows: Mapping[str, tuple[float, float | None, float | None]],
+    title: str,
+    x_range: tuple[float, float],
+    width: int = 800,
+) -> Image.Image:
+    """Values with their intervals, a row each, over one axis.
+
+    Args:
+        rows: (value, low, high) by name; an interval that is None is not drawn.
+        x_range: the ends of the axis.
+
+    Raises:
+        ValueError: without a row.
+    """
+    if not rows:
+        raise ValueError("there is no row to draw")
+    small, large, pitch = ImageFont.load_default(14), ImageFont.load_default(18), 30
+    names = [name.translate(_SPELT) for name in rows]
+    left = 28 + int(max(small.getlength(name) for name in names))
+    size = max(width, left + 300), 88 + pitch * len(rows)
+    frame = _Frame(size, x_range, (0, 1), (left, 44, 84, 44))
+    picture = Image.new("RGB", size, _PAPER)
+    draw = ImageDraw.Draw(picture)
+    draw.text((size[0] / 2, 12), title.translate(_SPELT), _INK, large, anchor="ma")
+    for value in _ticks(*x_range, wanted=8):
+        x = frame.x(value)
+        draw.line([(x, frame.top), (x, frame.bottom)], fill=_GRID)
+        draw.text((x, frame.bottom + 8), f"{value:.4g}", _INK, small, anchor="ma")
+    for row, (name, (value, low, high)) in enumerate(zip(names, rows.values(), strict=True)):
+        x, y = frame.x(value), frame.top + (row + 0.5) * pitch
+        draw.text((left - 12, y), name, _INK, small, anchor="rm")
+        if low is not None and high is not None:
+            draw.line([(frame.x(low), y), (frame.x(high), y)], fill=COLOURS[0], width=3)
+        draw.ellipse([x - 5, y - 5, x + 5, y + 5], fill=COLOURS[0])
+        draw.text((frame.right + 12, y), f"{value:.3g}", _INK, small, anchor="lm")
+    return picture
+
+
 @dataclass(frozen=True)
 class _Frame:
     """Maps values to pixels."""

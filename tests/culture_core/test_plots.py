@@ -13,6 +13,7 @@ from culture_core.plots import (
     curve_picture,
     grid_picture,
     heat_map,
+    interval_picture,
     stacked,
     tiled,
 )
@@ -160,3 +161,14 @@ def test_pictures_of_any_sizes_stand_one_below_the_other():
     assert whole.size == (6, 5)
     assert whole.getpixel((0, 0)) == (255, 0, 0) and whole.getpixel((5, 4)) == (0, 0, 255)
     assert whole.getpixel((5, 0)) == (255, 255, 255)
+
+
+def test_intervals_stand_where_their_values_are():
+    picture = interval_picture({"a": (25, 0, 50), "b": (75, None, None)}, "t", (0, 100))
+    found = where(picture, COLOURS[0])
+    first, second = (np.flatnonzero(found[44 + 30 * row : 74 + 30 * row].any(axis=0)) for row in (0, 1))
+    span = 800 - 84 - (first[0] + 1)  # the axis begins at the first interval's low end, 0
+    assert len(first) == pytest.approx(span / 2, abs=3)
+    assert second.mean() - first[0] == pytest.approx(0.75 * span, abs=3) and len(second) == 11
+    with pytest.raises(ValueError, match="no row"):
+        interval_picture({}, "t", (0, 1))
