@@ -45,11 +45,8 @@ class Results:
             kind: [study.rows(kind, seed) for seed in range(study.sizes.repetitions)] for kind in KINDS
         }
 
-    def names(self, kind: str) -> list[str]:
-        return list(self._rows[kind][0])
-
     def rows(self, kind: str, name: str) -> list[Row]:
-        return [repetition[name] for repetition in self._rows[kind]]
+        return [repetition[name] for repetition in self._rows[kind] if name in repetition]
 
     def share(self, kind: str, name: str, figure: str = "culture") -> Share:
         return share(self.rows(kind, name), figure)
@@ -389,7 +386,8 @@ def _beyond(document: Document, study: Study, results: Results) -> None:
     document.section("Beyond the paper", "beyond")
     document.paragraph(
         "The same number of neurons at other places and in the paper's mode. Places have one strength for all "
-        "cultures, chosen on validation prompts; the amplified row has one a culture."
+        "cultures, chosen on validation prompts, and are measured in the first repetition; the amplified row has "
+        "one strength a culture."
     )
     for kind in KINDS:
         names = {"neutral": "neutral prompt", "amplified": "amplified (inject)", "scale": "scale, same strengths",

@@ -461,7 +461,8 @@ class Study:
             wanted[f"strength {strength:g}"] = (
                 neutral, lambda strength=strength: self.amplified(design, seed, strength)
             )  # fmt: skip
-        for name, (designs, strength) in self.variants(kind).items():
+        # Other places are a matter of the design, which the first repetition's SAEs are chosen by.
+        for name, (designs, strength) in self.variants(kind).items() if seed == 0 else ():
             wanted[name] = (neutral, functools.partial(self._together, designs, strength, seed))
         return {
             name: self.row(kind, name, given, edits, seed, **chosen, english=english)
