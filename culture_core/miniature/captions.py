@@ -8,6 +8,7 @@ import itertools
 from typing import NamedTuple
 
 from ..cultures import CULTURES
+from ..marks import read_marks
 from ..pairs import PromptPair
 
 NOUNS = (
@@ -146,14 +147,8 @@ def caption(
             f"no {CULTURES[culture].name} modifier in {language!r}: use that culture's language or English"
         )
     marked = WRAPPERS[language][wrapper].format(pattern.format("<" + word + ">"))
-    text, spans = "", {}
-    for char in marked:
-        if char in "[]<>":
-            spans[char] = len(text)
-        else:
-            text += char
-    modifier = (spans["["], spans["]"]) if culture else None
-    return Caption(text, language, culture, noun, modifier, (spans["<"], spans[">"]))
+    text, modifiers, nouns = read_marks(marked)
+    return Caption(text, language, culture, noun, modifiers[0] if culture else None, nouns[0])
 
 
 def training_captions() -> list[Caption]:
