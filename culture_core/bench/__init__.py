@@ -1,9 +1,9 @@
-"""CultureBench: pictures of cultures, each captioned with the culture and without it, for study and training.
+"""CultureBench: pictures of cultures, each captioned with the culture and without it.
 
-From a folder of pictures: `ingest` takes them in, `caption` and `translate` have a vision-language model write
-about them, `ReviewServer` lets a person accept or reject, `split_records` makes the 7 : 2 : 1 split, `validate`
-checks, `statistics` counts, `export` and `import_folder` speak with Hugging Face's datasets. Records become
-prompt pairs by `Record.pair`.
+From a folder of pictures: `ingest` takes them in, `caption` and `translate` have a vision-language model
+write about them, `ReviewServer` lets a person accept or reject, `split_records` makes the 7 : 2 : 1 split,
+`validate` checks, `statistics` counts, `export` and `import_folder` speak with Hugging Face's datasets.
+Records become prompt pairs by `Record.pair`.
 """
 
 from .captions import Captions, Written, caption, give_captions, translate

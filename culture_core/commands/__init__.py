@@ -2,8 +2,7 @@
 
 A command's module has `add_arguments(parser)`, and `run(options)`, which returns what it found as a
 dictionary that JSON can hold; `describe(result)` says the same to people. Where its entry `failed` is true,
-the exit code is 1. Only the module of the command that
-was asked for is imported, so that help is instant.
+the exit code is 1. Only the module of the command that was asked for is imported, so that help is instant.
 """
 
 COMMANDS = {

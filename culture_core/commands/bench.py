@@ -21,10 +21,11 @@ A bench is a folder. Each action takes it one step further, and each goes on whe
   python -m culture_core bench export my_bench exported/
 
 What a picture shows is said by photos/metadata.jsonl or metadata.csv (file_name, culture, category, region,
-licence, source, noun), or else by its place, photos/th/food/soup.jpg, or else by options. The model is any
-OpenAI-compatible server, named by CULTURE_VLM_URL, CULTURE_VLM_KEY and CULTURE_VLM_MODEL, or with --local a
-Qwen3-VL folder on this machine. Captions that people wrote come from a JSONL file (--given), a line a record:
-{"id": "th-…", "language": "th", "cultural": "<ชาม>[สไตล์ไทย]", "neutral": "<ชาม>", "english": "Thai style bowl"}
+licence, source, noun), or else by its place, photos/th/food/soup.jpg, or else by options. The model is one
+that this machine is configured for (culture_core.vlm): any OpenAI-compatible server, named by the variables
+CULTURE_VLM_URL, CULTURE_VLM_KEY and CULTURE_VLM_MODEL, or one of a configuration file, also a Qwen3-VL folder.
+Captions that people wrote come from a JSONL file (--given), a line a record:
+{"id": "th-…", "language": "th", "cultural": "<ชาม>[สไตล์ไทย]", "neutral": "<ชาม>", "english": "Thai bowl"}
 with […] around what names the culture and <…> around the noun.
 
 Records of the splits test and neuron_detection are refused by everything that trains.
@@ -85,8 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         made = action(name, what)
         made.add_argument("--given", type=Path, metavar="FILE.jsonl", help="captions that people wrote")
-        made.add_argument("--local", type=Path, metavar="FOLDER", help="Qwen3-VL on this machine")
-        made.add_argument("--device", default="cpu", help="for --local: cpu, cuda … (%(default)s)")
+        made.add_argument("--vlm", default="", metavar="NAME", help="a configured model (the first)")
         made.add_argument("--limit", type=positive, metavar="N", help="at most so many records")
         if name == "caption":
             made.add_argument(
@@ -129,8 +129,7 @@ def _add_near(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> dict:
-    name = "import_" if options.action == "import" else options.action
-    return {"action": options.action, **globals()[f"_{name}"](options)}
+    return {"action": options.action, **_ACTIONS[options.action](options)}
 
 
 def describe(result: dict) -> str:
@@ -196,13 +195,9 @@ def _write(
 
 
 def _vlm(options: argparse.Namespace) -> "VLM":
-    if options.local is not None:
-        from ..vlm.local import LocalVLM
+    from ..vlm import open_vlm
 
-        return LocalVLM(options.local, device=options.device)
-    from ..vlm.server import ServerVLM
-
-    return ServerVLM()
+    return open_vlm(options.vlm)
 
 
 def _review(options: argparse.Namespace) -> dict:
@@ -285,8 +280,21 @@ def _export(options: argparse.Namespace) -> dict:
     return {"output": str(found.folder), "counts": found.counts, "report": f"{found.folder}: {counts}"}
 
 
-def _import_(options: argparse.Namespace) -> dict:
+def _import(options: argparse.Namespace) -> dict:
     from ..bench import Bench, import_folder
 
     count = import_folder(options.exported, Bench(options.bench), progress_bar("reading", "record"))
     return {"records": count, "report": f"{count} records came in"}
+
+
+_ACTIONS = {
+    "ingest": _ingest,
+    "caption": _caption,
+    "translate": _translate,
+    "review": _review,
+    "split": _split,
+    "validate": _validate,
+    "statistics": _statistics,
+    "export": _export,
+    "import": _import,
+}
