@@ -133,16 +133,17 @@ def ingest(
     missing = sorted(set(facts) - {_name(path, root) for path in found})
     if missing:
         raise BenchError(f"{root}: the metadata names {missing[0]!r}, which is not there")
+    # All of them now, so that nothing has come in when one makes no sense.
+    values = {name: _facts(name, facts.get(name, {}), defaults) for name in (_name(p, root) for p in found)}
     before = {record.sha256 for record in bench.records.values()}
     taken = {record.sha256: (record.id, int(record.phash, 16)) for record in bench.records.values()}
     added, skipped, waiting, again = [], [], [], 0
     try:
         for done, path in enumerate(found, start=1):
             name = _name(path, root)
-            values = _facts(name, facts.get(name, {}), defaults)
             try:
                 picture = read_picture(path)
-                record = _record(picture, values, name)
+                record = _record(picture, values[name], name)
                 twin = _twin(record, taken, near)
                 if record.sha256 in before:
                     again += 1

@@ -23,7 +23,7 @@ A bench is a folder. Each action takes it one step further, and each goes on whe
 What a picture shows is said by photos/metadata.jsonl or metadata.csv (file_name, culture, category, region,
 licence, source, noun), or else by its place, photos/th/food/soup.jpg, or else by options. The model is one
 that this machine is configured for (culture_core.vlm): any OpenAI-compatible server, named by the variables
-CULTURE_VLM_URL, CULTURE_VLM_KEY and CULTURE_VLM_MODEL, or one of a configuration file, also a Qwen3-VL folder.
+CULTURE_VLM_URL, CULTURE_VLM_KEY and CULTURE_VLM_MODEL, or one of a configuration file, also Qwen3-VL on disk.
 Captions that people wrote come from a JSONL file (--given), a line a record:
 {"id": "th-…", "language": "th", "cultural": "<ชาม>[สไตล์ไทย]", "neutral": "<ชาม>", "english": "Thai bowl"}
 with […] around what names the culture and <…> around the noun.
