@@ -8,11 +8,11 @@ Records become prompt pairs by `Record.pair`.
 
 from .captions import Captions, Written, caption, give_captions, translate
 from .exchange import Exported, export, import_folder
-from .ingest import Defaults, Ingested, ingest
+from .ingestion import Defaults, Ingested, ingest
 from .records import ACCEPTED, REJECTED, Bench, BenchError, Record
 from .review import ReviewServer
 from .splitting import Splitting, split_records
-from .statistics import statistics
+from .counts import statistics
 from .validation import Problem, validate
 
 __all__ = [

@@ -18,7 +18,7 @@ from ..atomic import atomic_path
 from ..pairs import save_pairs
 from ..splits import BENCH_SPLITS
 from .hashes import exact_hash, perceptual_hash
-from .ingest import PictureError, decoded, read_picture
+from .ingestion import PictureError, decoded, read_picture
 from .records import IMAGES, Bench, BenchError, Record, read_jsonl, record_from
 
 if TYPE_CHECKING:

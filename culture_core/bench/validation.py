@@ -9,7 +9,7 @@ from ..cultures import CULTURES
 from ..marks import Marked
 from ..splits import BENCH_SPLITS
 from .hashes import NEAR, exact_hash, near_pairs, perceptual_hash
-from .ingest import PictureError, read_picture
+from .ingestion import PictureError, read_picture
 from .records import ACCEPTED, Bench, Record
 from .scripts import foreign_letters, script_problem
 from .splitting import SHARES, ties

@@ -257,8 +257,8 @@ def _validate(options: argparse.Namespace) -> dict:
 
 def _statistics(options: argparse.Namespace) -> dict:
     from ..bench import Bench, statistics
-    from ..bench.statistics import describe as described
-    from ..bench.statistics import pictures
+    from ..bench.counts import describe as described
+    from ..bench.counts import pictures
 
     picture_folder(options.picture, options.overwrite)
     figures = statistics(Bench.open(options.bench))

@@ -10,6 +10,7 @@ from culture_core.plots import (
     CELL,
     COLOURS,
     DEEP,
+    bar_picture,
     curve_picture,
     grid_picture,
     heat_map,
@@ -160,3 +161,13 @@ def test_pictures_of_any_sizes_stand_one_below_the_other():
     assert whole.size == (6, 5)
     assert whole.getpixel((0, 0)) == (255, 0, 0) and whole.getpixel((5, 4)) == (0, 0, 255)
     assert whole.getpixel((5, 0)) == (255, 255, 255)
+
+
+def test_bars_are_as_long_as_their_values():
+    picture = bar_picture({"Thai": 4, "Japanese": 2, "none": 0}, "Cultures")
+    pixels = np.asarray(picture)
+    blue = (pixels == COLOURS[0]).all(-1)
+    lengths = sorted({int(row.sum()) for row in blue if row.any()})
+    assert len(lengths) == 3 and lengths[0] <= 2 and abs(lengths[2] - 2 * lengths[1]) <= 2
+    with pytest.raises(ValueError, match="no values"):
+        bar_picture({}, "Cultures")

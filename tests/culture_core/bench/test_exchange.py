@@ -9,7 +9,7 @@ from PIL import Image
 
 from culture_core.bench import Bench, BenchError, export, import_folder
 from culture_core.bench.exchange import features
-from culture_core.bench.ingest import read_picture
+from culture_core.bench.ingestion import read_picture
 from culture_core.pairs import load_pairs
 from culture_core.splits import BENCH_SPLITS, NEURON_DETECTION, TEST, TRAIN
 

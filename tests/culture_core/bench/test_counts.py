@@ -1,7 +1,7 @@
 """Counts, and their pictures."""
 
 from culture_core.bench import REJECTED, Bench, statistics
-from culture_core.bench.statistics import describe, pictures
+from culture_core.bench.counts import describe, pictures
 
 
 def test_counts_are_those_of_accepted_records(ready):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from culture_core.bench import Bench, BenchError, Defaults, ingest
-from culture_core.bench.ingest import read_picture
+from culture_core.bench.ingestion import read_picture
 
 from .conftest import DEFAULTS, draw
 
@@ -93,7 +93,7 @@ def test_what_is_no_still_picture_of_a_sensible_size_is_not_taken(photos, tmp_pa
         and "moves" in reasons["moving.webp"]
     )
     assert "readable" in reasons["bmp.png"] and "readable" in reasons["cut.jpg"] and len(found.added) == 6
-    monkeypatch.setattr("culture_core.bench.ingest.MAX_BYTES", 100)
+    monkeypatch.setattr("culture_core.bench.ingestion.MAX_BYTES", 100)
     with pytest.raises(BenchError, match="MiB"):
         read_picture(folder / "a.png")
 
