@@ -7,12 +7,12 @@ Records become prompt pairs by `Record.pair`.
 """
 
 from .captions import Captions, Written, caption, give_captions, translate
+from .counts import statistics
 from .exchange import Exported, export, import_folder
 from .ingestion import Defaults, Ingested, ingest
 from .records import ACCEPTED, REJECTED, Bench, BenchError, Record
 from .review import ReviewServer
 from .splitting import Splitting, split_records
-from .counts import statistics
 from .validation import Problem, validate
 
 __all__ = [
