@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("%s", error)
         return 1
     print(text)
-    return 0
+    return int(bool(result.get("failed")))
 
 
 def _overview() -> argparse.ArgumentParser:

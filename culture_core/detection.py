@@ -28,13 +28,12 @@ from .neuron_pictures import pictures_of
 from .neurons import CultureNeurons, LatentStatistics, all_statistics, others_of, rank_latents, take_neurons
 from .overlap import Overlap, overlap
 from .pairs import PromptPair
+from .splits import DETECTION, VALIDATION, usable
 
 Progress = Callable[[int, int], None]
 """Gets (prompts encoded, prompts in all). What it raises ends the detection."""
 Measure = Callable[[str, CultureNeurons], Mapping[str, float]]
 """Gets a culture and candidate neurons; gives the figures of their effect."""
-VALIDATION, TEST = "validation", ("test", "unseen")
-"""Splits of pairs that effects are measured on, and that detection never looks at."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class Detection(NamedTuple):
     report: str
     """The figures, for people."""
     left_out: int
-    """Pairs of test splits, which were not looked at."""
+    """Pairs of splits that detection may not see, such as test."""
 
     def pictures(self) -> dict[str, Image.Image]:
         """See `neuron_pictures.pictures_of`; of the cultures that were detected."""
@@ -136,10 +135,10 @@ def detect_in(
     """
     options = options or DetectOptions()
     check_encoder(culture_sae.encoder, encoder.fingerprint(), culture_sae.path)
-    usable = [pair for pair in pairs if pair.split not in TEST]
-    if not usable:
-        raise ValueError("there are no prompt pairs to detect with (those of a test split do not count)")
-    fit, held = hold_out(usable, options) if options.by_effect else (usable, [])
+    seen = usable(pairs, DETECTION)
+    if not seen:
+        raise ValueError("there are no prompt pairs to detect with")
+    fit, held = hold_out(seen, options) if options.by_effect else (seen, [])
     steps = _Steps(progress, _prompts_to_encode(fit, held, options, measure))
     features = noun_features(encoder, fit, culture_sae.layer, culture_sae.feature, steps.reach)
     statistics = all_statistics(culture_sae.sae, *features)
@@ -167,7 +166,7 @@ def detect_in(
     )
     shared = overlap(result.cultures)
     detected = tuple(sorted(statistics[0]))
-    return Detection(result, detected, shared, _report(result, detected, shared), len(pairs) - len(usable))
+    return Detection(result, detected, shared, _report(result, detected, shared), len(pairs) - len(seen))
 
 
 def choose_neurons(

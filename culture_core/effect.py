@@ -147,8 +147,12 @@ class CentroidReader:
 
 
 def noun_of(pair: PromptPair) -> str:
-    """What prompts of the same noun share: the category, or else the noun as written."""
-    return pair.category or " ".join(pair.neutral[slice(*span)] for span in pair.nouns_neutral).lower()
+    """What prompts of the same noun share: its name or the category, or else the noun as written."""
+    return (
+        pair.noun
+        or pair.category
+        or " ".join(pair.neutral[slice(*span)] for span in pair.nouns_neutral).lower()
+    )
 
 
 class PairVectors(NamedTuple):

@@ -13,7 +13,7 @@ Span = tuple[int, int]
 
 _TEXT = ("id", "culture", "language", "cultural", "neutral")
 _SPANS = {"modifiers": "cultural", "nouns_cultural": "cultural", "nouns_neutral": "neutral"}
-_EXTRA = ("image", "category", "region", "english", "split")
+_EXTRA = ("image", "category", "region", "english", "split", "noun")
 
 
 class PairError(ValueError):
@@ -48,6 +48,9 @@ class PromptPair:
     english: str | None = None
     """English gloss of the cultural prompt."""
     split: str | None = None
+    """What it may be used for, see `culture_core.splits`."""
+    noun: str | None = None
+    """What pairs about the same thing share in all languages, where the category is coarser than that."""
 
     def __post_init__(self) -> None:
         for name in _TEXT:

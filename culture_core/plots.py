@@ -215,6 +215,31 @@ def interval_picture(
     return picture
 
 
+def bar_picture(values: Mapping[str, float], title: str, width: int = 800) -> Image.Image:
+    """A horizontal bar a name, with its value behind it; values are from 0 up.
+
+    Raises:
+        ValueError: where there is nothing to draw.
+    """
+    if not values:
+        raise ValueError("there are no values to draw bars of")
+    small, large = ImageFont.load_default(14), ImageFont.load_default(18)
+    step, top = 24, 48
+    left = 24 + int(max(small.getlength(name.translate(_SPELT)) for name in values))
+    room = width - left - 24 - int(max(small.getlength(f"{value:g}") for value in values.values()))
+    highest = max(values.values()) or 1.0
+    picture = Image.new("RGB", (width, top + len(values) * step + 16), _PAPER)
+    draw = ImageDraw.Draw(picture)
+    draw.text((width / 2, 12), title.translate(_SPELT), _INK, large, anchor="ma")
+    for row, (name, value) in enumerate(values.items()):
+        y = top + row * step
+        end = left + max(1.0, room * value / highest)
+        draw.text((left - 8, y + step / 2), name.translate(_SPELT), _INK, small, anchor="rm")
+        draw.rectangle([left, y + 3, end, y + step - 4], fill=COLOURS[0])
+        draw.text((end + 6, y + step / 2), f"{value:g}", _INK, small, anchor="lm")
+    return picture
+
+
 @dataclass(frozen=True)
 class _Frame:
     """Maps values to pixels."""

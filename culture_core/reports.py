@@ -10,6 +10,7 @@ from .pairs import PromptPair
 from .plots import curve_picture, stacked
 from .probing import LayerProbe
 from .sae import SAEConfig, SAEReport
+from .splits import SAE_TRAINING, usable
 
 _SIZE = (800, 400)
 """Of one chart, in pixels."""
@@ -109,9 +110,18 @@ def training_summary(figures: Mapping[str, Any], warnings: Sequence[str] = ()) -
 
 
 def training_texts(pairs: Sequence[PromptPair], lines: Sequence[str]) -> list[str]:
-    """Both prompts of pairs and lines of plain text, each once, in order."""
-    prompts = [text for pair in pairs for text in (pair.cultural, pair.neutral)]
-    return list(dict.fromkeys([*prompts, *(line.strip() for line in lines if line.strip())]))
+    """What an SAE is trained on: both prompts of pairs and lines of plain text, each once, in order.
+
+    Pairs of splits that it may not see are left out, and lines that are one of their prompts with them.
+
+    Raises:
+        PairError: where there are pairs and the SAE may see none of them.
+    """
+    kept = usable(pairs, SAE_TRAINING)
+    prompts = dict.fromkeys(text for pair in kept for text in (pair.cultural, pair.neutral))
+    hidden = {text for pair in pairs for text in (pair.cultural, pair.neutral)} - prompts.keys()
+    texts = (line.strip() for line in lines)
+    return list(prompts | dict.fromkeys(text for text in texts if text and text not in hidden))
 
 
 def spread(pairs: Sequence[PromptPair], limit: int | None) -> list[PromptPair]:

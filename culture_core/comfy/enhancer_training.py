@@ -25,6 +25,7 @@ from ..fingerprint import fingerprint_values
 from ..pairs import PairError, PromptPair
 from ..reports import loss_picture
 from ..selection import TokenSelection
+from ..splits import ENHANCER_TRAINING, left_out, usable
 from .errors import TextEncoderError
 from .patching import FeatureFunction, patch_clip
 from .pictures import image_tensor
@@ -85,7 +86,7 @@ def train_enhancer_on_model(
         checkpointing: compute activations again instead of keeping them: less memory, a third more time.
 
     Raises:
-        PairError: for pictures that are missing or cannot be read.
+        PairError: for pictures that are missing or cannot be read, or pairs of which none may be trained on.
         TextEncoderError: for an encoder that the CLIP does not have, for several, for a layer that the
             conditioning does not depend on, or an encoder that gradients do not get through in ComfyUI.
         ValueError: for a checkpoint of another run, or a model or VAE that cannot be trained with.
@@ -101,7 +102,7 @@ def train_enhancer_on_model(
     # Autograd keeps nothing that was made in inference mode.
     with torch.inference_mode(False), torch.enable_grad():
         image = _ImageModel(model, vae, loss)
-        found = ImagePairs(pairs, _picture_folder(pictures), image, size)
+        found = ImagePairs(usable(pairs, ENHANCER_TRAINING), _picture_folder(pictures), image, size)
         found.encode(lambda *_: comfy.model_management.throw_exception_if_processing_interrupted())
         width = encoder.info.width
         enhancer = LayerEnhancer(width, bottleneck or max(1, width // 4), config.seed).to(image.device)
@@ -131,7 +132,8 @@ def train_enhancer_on_model(
     }  # fmt: skip
     file = EnhancerFile(enhancer, layer, encoder.fingerprint(), encoder.key, figures)
     picture = image_tensor([loss_picture(report.losses, title="Enhancer training")])
-    return TrainedEnhancer(file, picture, _report(file, len(report.losses), progress.start))
+    text = _report(file, len(report.losses), progress.start, left_out(pairs, ENHANCER_TRAINING))
+    return TrainedEnhancer(file, picture, text)
 
 
 @contextmanager
@@ -327,12 +329,13 @@ def _picture_folder(name: str) -> Path:
     return folder
 
 
-def _report(file: EnhancerFile, steps: int, start: int) -> str:
+def _report(file: EnhancerFile, steps: int, start: int, refused: str) -> str:
     figures = file.training
     lines = [
         f"Enhancer of layer {file.layer} of '{file.encoder_key}', {figures['parameters']:,} parameters",
         f"{steps} steps on {figures['pictures']} pictures"
         + (f", of which steps 1 to {start} come from the checkpoint" if start else ""),
         f"Last loss ({figures['loss']}): {figures['last_loss']:.4f}",
+        *filter(None, [refused]),
     ]
     return for_preview("\n".join(lines))

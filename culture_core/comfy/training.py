@@ -21,6 +21,7 @@ from ..neuron_pictures import curves_picture, ranking_picture
 from ..pairs import PromptPair
 from ..reports import loss_picture, training_figures, training_summary, training_texts
 from ..sae import SAEConfig, SAEReport, TopKSAE, train_sae
+from ..splits import SAE_TRAINING, left_out
 from .applying import matching_encoder, progress_report
 from .errors import TextEncoderError
 from .pictures import image_tensor
@@ -73,7 +74,7 @@ def train_sae_on_clip(
     checkpoint when it is started again with the same settings; one that ends well removes it.
 
     Args:
-        pairs: both prompts of each are used.
+        pairs: both prompts of each are used, where its split may be trained on.
         extra_text: more prompts, one a line.
         checkpoint: plain name of the checkpoint in the output folder; empty for none.
         encoder_choice: which encoder, see `choose_encoders`.
@@ -81,8 +82,8 @@ def train_sae_on_clip(
     Raises:
         TextEncoderError: for an encoder that the CLIP does not have, for several, or for a layer that the
             conditioning does not depend on.
-        ValueError: for a checkpoint's name that is no plain name, one that belongs to another run, or prompts
-            without words.
+        ValueError: for a checkpoint's name that is no plain name, one that belongs to another run, pairs of
+            which none may be trained on, or prompts without words.
     """
     path = checkpoint_path(checkpoint)
     encoder = _one_encoder(clip, encoder_choice)
@@ -100,7 +101,8 @@ def train_sae_on_clip(
         training=training_figures(report, config),
     )  # fmt: skip
     picture = image_tensor([loss_picture(report.losses)])
-    return TrainedSAE(culture_sae, picture, _training_report(culture_sae, report, len(texts), progress.start))
+    text = _training_report(culture_sae, report, len(texts), progress.start, left_out(pairs, SAE_TRAINING))
+    return TrainedSAE(culture_sae, picture, text)
 
 
 def _train(
@@ -225,13 +227,16 @@ def _memory_needed(features: Tensor, config: SAEConfig) -> int:
     return 4 * (2 * features.numel() + 4 * 2 * width * config.n_latents + batch)
 
 
-def _training_report(culture_sae: CultureSAE, report: SAEReport, prompts: int, start: int) -> str:
+def _training_report(
+    culture_sae: CultureSAE, report: SAEReport, prompts: int, start: int, refused: str
+) -> str:
     sae = culture_sae.sae
     lines = [
         f"SAE of layer {culture_sae.layer}, {culture_sae.feature}, of '{culture_sae.encoder_key}'",
         f"{sae.n_latents} latents, {sae.k} active at once; {len(report.losses)} steps on {prompts} prompts"
         + (f", of which steps 1 to {start} come from the checkpoint" if start else ""),
         *training_summary(culture_sae.training, report.warnings),
+        *filter(None, [refused]),
     ]
     return for_preview("\n".join(lines))
 

@@ -1,8 +1,8 @@
 """The command line, a module a command.
 
 A command's module has `add_arguments(parser)`, and `run(options)`, which returns what it found as a
-dictionary that JSON can hold; `describe(result)` says the same to people. Only the module of the command that
-was asked for is imported, so that help is instant.
+dictionary that JSON can hold; `describe(result)` says the same to people. Where its entry `failed` is true,
+the exit code is 1. Only the module of the command that was asked for is imported, so that help is instant.
 """
 
 COMMANDS = {
@@ -13,6 +13,7 @@ COMMANDS = {
     "mask": "mask the culture neurons and random ones, and compare",
     "train-enhancer": "train a layer enhancer on pictures of a culture, with a diffusers pipeline",
     "judge": "judge the cultures that pictures show (CultureVQA)",
+    "bench": "build, review, split, check and exchange a CultureBench of captioned pictures",
     "inspect": "say what a file of this pack, or an SAE of another library, holds",
     "reproduce": "run the paper's whole study in miniature and write the report",
     "convert": "turn SAEs of sparsify, SAELens and dictionary_learning into culture SAEs, and back",

@@ -4,7 +4,7 @@ Ranks the SAE's latents for every culture of the prompt pairs by how much its cu
 the share of the noun tokens on which a latent is active times its mean activation there), drops those that
 the neutral prompts use as well, and keeps the first ones: up to the elbow of the ranking, a given number, or
 what moves prompts kept from the detection best (--by-effect). The new file has everything of the old one, the
-neurons, and every figure behind their choice.
+neurons, and every figure behind their choice. Pairs of the splits "test" and "unseen" are left out.
 
 example:
   python -m culture_core detect sae.safetensors --encoder models/text_encoders/multilingual-e5-small \\
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> dict:
 def describe(result: dict) -> str:
     lines = [result["report"], "", f"{result['output']} has the neurons."]
     if result["left_out"]:
-        lines.append(f"{result['left_out']} pairs of a test split were not looked at.")
+        lines.append(f"{result['left_out']} pairs of splits that detection may not see were left out.")
     if result["pictures"]:
         lines.append(f"Pictures: {', '.join(result['pictures'])}")
     return "\n".join(lines)

@@ -10,8 +10,9 @@ goes in, the picture is what the image model shall then see in the noise. Nothin
 
 Begin with --dry-run: it measures the memory and time of a step and says what to change where it will not
 fit. The pairs are a JSONL file as for `probe`, each with "image", a path relative to that file. Pairs of the
-split "validation" are not trained on; their prompts are what the validation sheets show. Give pairs of other
-languages or subjects with plain pictures too, or the enhancer colours everything.
+split "validation" are not trained on; their prompts are what the validation sheets show. Pairs of the splits
+"test", "unseen" and "neuron_detection" are left out. Give pairs of other languages or subjects with plain
+pictures too, or the enhancer colours everything.
 
 Losses, all at a random noise level, without sampling a whole picture:
   pixel    the model's one-step guess, decoded, against the picture: the paper's; takes most memory
@@ -151,7 +152,7 @@ def run(options: argparse.Namespace) -> dict:
 
     config = _config(options)
     output, checkpoint, log_path, picture = _outputs(options)
-    training, held = load_image_pairs(options.pairs)
+    training, held, left_out = load_image_pairs(options.pairs)
     accelerator = processes(options)
     model = _model(options)
     encoder = named_encoder(model.pipe, options.encoder_name)
@@ -193,6 +194,7 @@ def run(options: argparse.Namespace) -> dict:
         "output": str(output), "picture": picture and str(picture), "log": str(log_path),
         "validation": options.validation and str(options.validation), "layer": options.layer,
         "steps": len(report.losses), "resumed_after": resumed, "loss": report.losses[-1], "figures": figures,
+        "left_out": left_out,
     }  # fmt: skip
 
 
@@ -208,6 +210,8 @@ def describe(result: dict) -> str:
         f"last loss ({figures['loss']}) {result['loss']:.4f}",
         f"The loss of every step is in {result['log']}",
     ]
+    if result["left_out"]:
+        lines.append(result["left_out"])
     if result["picture"]:
         lines.append(f"The loss is drawn in {result['picture']}")
     if result["validation"]:

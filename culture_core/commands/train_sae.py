@@ -3,7 +3,8 @@
 This comes after `probe`, which names the layer, and before `detect`, which finds the neurons of cultures
 among the SAE's latents. Until then the file holds no cultures. The SAE learns from what the encoder makes of
 the words of prompts: give prompt pairs, plain texts with one prompt a line, or both. More and more varied
-text is better; a few thousand words are only memorised.
+text is better; a few thousand words are only memorised. Pairs of the splits "test", "unseen" and
+"neuron_detection" are left out, and lines of the texts that are one of their prompts with them.
 
   python -m culture_core train-sae --encoder models/text_encoders/multilingual-e5-small \\
       --pairs models/culture_pairs/miniature.jsonl --texts captions.txt \\
@@ -104,7 +105,7 @@ def run(options: argparse.Namespace) -> dict:
 
     config = _config(options)
     output, picture, checkpoint = _outputs(options)
-    texts = _texts(options)
+    texts, left_out = _texts(options)
     accelerator = processes(options)
     encoder = read_encoder(options)
     features, prompts = _features(encoder, texts, options, accelerator)
@@ -125,7 +126,7 @@ def run(options: argparse.Namespace) -> dict:
         "encoder": encoder.info.family, "layer": options.layer, "feature": options.feature,
         "latents": config.n_latents, "k": config.k, "steps": len(report.losses), "resumed_after": resumed,
         "loss": report.losses[-1], "prompts": len(texts), "figures": figures, "warnings": report.warnings,
-        "processes": 1 if accelerator is None else accelerator.num_processes,
+        "processes": 1 if accelerator is None else accelerator.num_processes, "left_out": left_out,
     }  # fmt: skip
 
 
@@ -138,6 +139,7 @@ def describe(result: dict) -> str:
         f"{result['layer']}, {result['feature']} ({result['encoder']})",
         f"{result['steps']} steps{resumed}, last loss {result['loss']:.4f}, {result['prompts']} prompts",
         *training_summary(result["figures"], result["warnings"]),
+        *filter(None, [result["left_out"]]),
     ]
     if result["picture"]:
         lines.append(f"The loss is drawn in {result['picture']}")
@@ -166,9 +168,11 @@ def _outputs(options: argparse.Namespace) -> tuple[Path, Path | None, Path]:
     return output, new_picture(options.picture, options.overwrite), checkpoint
 
 
-def _texts(options: argparse.Namespace) -> list[str]:
+def _texts(options: argparse.Namespace) -> tuple[list[str], str]:
+    """(texts, what is said of pairs that may not be trained on)."""
     from ..pairs import load_pairs
     from ..reports import training_texts
+    from ..splits import SAE_TRAINING, left_out
 
     if not options.pairs and not options.texts:
         raise UsageError("give prompts to learn from: --pairs, --texts or both")
@@ -182,7 +186,7 @@ def _texts(options: argparse.Namespace) -> list[str]:
     texts = training_texts(pairs, lines)
     if not texts:
         raise CommandError("there is no prompt in these files: write one a line")
-    return texts
+    return texts, left_out(pairs, SAE_TRAINING)
 
 
 def _features(

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from PIL import Image, ImageOps
@@ -12,10 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..checkpoints import write_safetensors
-from ..detection import TEST, VALIDATION
 from ..enhancer import Batch
 from ..fingerprint import fingerprint_values
 from ..pairs import PairError, PromptPair, load_pairs
+from ..splits import ENHANCER_TRAINING, VALIDATION, check_usable, left_out, usable
 from .image_model import ImageModel, to_pixels
 
 
@@ -42,9 +43,10 @@ class ImagePairs:
             store: folder for the latents; it may serve several runs.
 
         Raises:
-            PairError: for no pictures, one that is missing, unreadable or outside the folder, or a size that
-                the model cannot take.
+            PairError: for no pictures, one that is missing, unreadable or outside the folder, a size that the
+                model cannot take, or a pair of a split that may not be trained on.
         """
+        check_usable(pairs, ENHANCER_TRAINING)
         if size < model.multiple or size % model.multiple:
             raise PairError(
                 f"pictures of {size} pixels do not fit this model: use a multiple of {model.multiple}"
@@ -127,18 +129,29 @@ class ImagePairs:
         return self._store / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
 
 
-def load_image_pairs(path: Path) -> tuple[list[PromptPair], list[PromptPair]]:
-    """(for training, for validation) of a JSONL file: pairs of the split "validation" are kept from training,
-    those of "test" and "unseen" from both.
+class LoadedPairs(NamedTuple):
+    """The pairs of a file by what they may serve for."""
+
+    training: list[PromptPair]
+    validation: list[PromptPair]
+    left_out: str
+    """What is said of pairs that serve for neither, such as those of the split "test"; empty without any."""
+
+
+def load_image_pairs(path: Path) -> LoadedPairs:
+    """Pairs of a JSONL file, by their split.
 
     Raises:
         PairError: as `load_pairs`, and where nothing is left for training.
     """
     pairs = load_pairs(path)
-    training = [pair for pair in pairs if pair.split not in (VALIDATION, *TEST)]
-    if not training:
-        raise PairError(f"{path}: all pairs are of the splits {VALIDATION}, {', '.join(TEST)}: none is left")
-    return training, [pair for pair in pairs if pair.split == VALIDATION]
+    try:
+        training = usable(pairs, ENHANCER_TRAINING)
+    except PairError as error:
+        raise PairError(f"{path}: {error}") from error
+    held = [pair for pair in pairs if pair.split == VALIDATION]
+    others = [pair for pair in pairs if pair.split != VALIDATION]
+    return LoadedPairs(training, held, left_out(others, ENHANCER_TRAINING))
 
 
 def _path_of(pair: PromptPair, folder: Path) -> Path:

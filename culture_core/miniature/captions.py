@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..cultures import CULTURES
+from ..marks import read_marks
 from ..pairs import PromptPair
 
 NOUNS = (
@@ -197,14 +198,9 @@ def caption(
             f"no {CULTURES[culture].name} modifier in {language!r}: use that culture's language or English"
         )
     marked = all_wrappers(language)[wrapper].format(pattern.format("<" + word + ">"))
-    text, spans = "", {}
-    for char in marked:
-        if char in "[]<>":
-            spans[char] = len(text)
-        else:
-            text += char
-    modifier = (spans["["], spans["]"]) if culture else None
-    return Caption(text, language, culture, noun, modifier, (spans["<"], spans[">"]), variant, wrapper)
+    text, modifiers, nouns = read_marks(marked)
+    modifier = modifiers[0] if culture else None
+    return Caption(text, language, culture, noun, modifier, nouns[0], variant, wrapper)
 
 
 def training_captions(wrappers: Sequence[int] = TRAINING_WRAPPERS) -> list[Caption]:

@@ -10,6 +10,7 @@ from culture_core.plots import (
     CELL,
     COLOURS,
     DEEP,
+    bar_picture,
     curve_picture,
     grid_picture,
     heat_map,
@@ -172,3 +173,13 @@ def test_intervals_stand_where_their_values_are():
     assert second.mean() - first[0] == pytest.approx(0.75 * span, abs=3) and len(second) == 11
     with pytest.raises(ValueError, match="no row"):
         interval_picture({}, "t", (0, 1))
+
+
+def test_bars_are_as_long_as_their_values():
+    picture = bar_picture({"Thai": 4, "Japanese": 2, "none": 0}, "Cultures")
+    pixels = np.asarray(picture)
+    blue = (pixels == COLOURS[0]).all(-1)
+    lengths = sorted({int(row.sum()) for row in blue if row.any()})
+    assert len(lengths) == 3 and lengths[0] <= 2 and abs(lengths[2] - 2 * lengths[1]) <= 2
+    with pytest.raises(ValueError, match="no values"):
+        bar_picture({}, "Cultures")

@@ -1,9 +1,11 @@
 """What probing and training found, in words and pictures."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from culture_core.pairs import PromptPair
+from culture_core.pairs import PairError, PromptPair
 from culture_core.probing import LayerProbe
 from culture_core.reports import (
     language_report,
@@ -103,6 +105,15 @@ def test_without_held_out_prompts_none_are_spoken_of():
 def test_every_text_is_trained_on_once():
     texts = training_texts([pair(1), pair(2)], ["chair 1", "  a dog ", "", "a dog"])
     assert texts == ["Thai chair 1", "chair 1", "Thai chair 2", "chair 2", "a dog"]
+
+
+@pytest.mark.parametrize("split", ["test", "unseen", "neuron_detection", "dev"])
+def test_prompts_that_measure_are_never_trained_on(split):
+    hidden = replace(pair(2), split=split)
+    lines = ["a dog", " chair 2", "Thai chair 2", "chair 1"]
+    assert training_texts([pair(1), hidden], lines) == ["Thai chair 1", "chair 1", "a dog"]
+    with pytest.raises(PairError, match=split):
+        training_texts([hidden], lines)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -96,6 +97,16 @@ def test_the_node_trains_what_the_library_trains(train: Callable[..., tuple], pa
     assert culture_sae.training["vectors"] == figures.vectors and str(figures.vectors) in report
     assert f"{len(texts)} prompts" in report and "held-out" in report
     assert picture.shape == (1, 480, 800, 3) and picture.std() > 0.05
+
+
+def test_pairs_that_measure_are_not_trained_on(train: Callable[..., tuple], pairs: list) -> None:
+    marked = [replace(pair, split="test") if pair.culture == "ja" else pair for pair in pairs]
+    culture_sae, _, report = train(culture_pairs=marked)
+    german = train(culture_pairs=[pair for pair in pairs if pair.culture == "de"])[0]
+    assert same(culture_sae, german)
+    assert f"{sum(pair.culture == 'ja' for pair in pairs)} prompt pairs of the split test" in report
+    with pytest.raises(ValueError, match="training an SAE"):
+        train(culture_pairs=[pair for pair in marked if pair.culture == "ja"])
 
 
 def test_the_precision_reaches_the_training(train: Callable[..., tuple]) -> None:

@@ -60,6 +60,19 @@ def train(
     return run
 
 
+def test_pairs_that_measure_are_not_trained_on(train: Callable[..., tuple], node_classes: dict) -> None:
+    every = node_classes["CultureLoadPairs"].execute("miniature.jsonl")[0]
+    splits = ("train", "test", "neuron_detection", "validation")
+    pairs = [
+        dataclasses.replace(pair, image=f"{number}.png", split=split)
+        for number, (pair, split) in enumerate(zip(every, splits, strict=False))
+    ]
+    enhancer, _, report = train(culture_pairs=pairs, steps=1)
+    assert enhancer.training["pictures"] == 1 and "3 prompt pairs of the splits test" in report
+    with pytest.raises(ValueError, match="training an enhancer"):
+        train(culture_pairs=pairs[1:])
+
+
 def cancel_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Press cancel when so many steps are done."""
     training = importlib.import_module("comfyui_culture.culture_core.comfy.training")

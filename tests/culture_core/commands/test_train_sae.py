@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from PIL import Image
 
 from culture_core.__main__ import main
 from culture_core.checkpoints import read_checkpoint
+from culture_core.commands import train_sae
 from culture_core.files import load_culture_sae
+from culture_core.pairs import load_pairs, save_pairs
 from culture_core.sae import PAPER_PRESETS, FeatureStore
 
 from ..conftest import E5_FOLDER
@@ -80,6 +83,20 @@ def test_an_interrupted_training_goes_on_and_ends_as_an_undisturbed_one(
         assert torch.equal(tensor, b.sae.state_dict()[name]), name
     assert (a.layer, a.feature, a.author, a.sae.k, a.cultures) == (11, "hidden_state", "us", 4, {})
     assert a.training["fvu_train"] == resumed["figures"]["fvu_train"] < 0.5
+
+
+def test_test_pairs_are_left_out_and_that_is_said(tmp_path, few_pairs, capsys, caplog):
+    pairs = load_pairs(few_pairs)
+    save_pairs([replace(pair, split="test") for pair in pairs[:3]] + pairs[3:], few_pairs)
+    again = ["--pairs", str(few_pairs)]
+    assert main([*call(tmp_path, "a.safetensors", "--steps", "2"), *again]) == 0
+    result = json.loads(capsys.readouterr().out)
+    expected = {text for pair in pairs[3:] for text in (pair.cultural, pair.neutral)}
+    assert result["prompts"] == len(expected) + 5 and "3 prompt pairs of the split test" in result["left_out"]
+    assert "3 prompt pairs" in train_sae.describe(result)
+    save_pairs([replace(pair, split="neuron_detection") for pair in pairs], few_pairs)
+    assert main([*call(tmp_path, "b.safetensors"), *again]) == 1
+    assert "neuron_detection" in caplog.text and not (tmp_path / "b.safetensors").exists()
 
 
 def test_presets_of_help_are_those_of_the_library(tmp_path, capsys):

@@ -19,7 +19,7 @@ class Study:
         self.model = ImageModel(tiny_pipelines.make(kind))
         self.place = Place(named_encoder(self.model.pipe, encoder), 1)
         self.pairs = ImagePairs(
-            load_image_pairs(write_pairs(folder))[0], folder, self.model, tiny_pipelines.SIZE
+            load_image_pairs(write_pairs(folder)).training, folder, self.model, tiny_pipelines.SIZE
         )
         torch.manual_seed(0)
 

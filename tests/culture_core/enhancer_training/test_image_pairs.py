@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageOps
 
 from culture_core.enhancer_training import ImageModel, ImagePairs, load_image_pairs
-from culture_core.pairs import PairError
+from culture_core.pairs import PairError, load_pairs, save_pairs
 
 from .. import tiny_pipelines
 from ..pictures import write_pairs
@@ -22,7 +22,7 @@ def model() -> ImageModel:
 
 @pytest.fixture
 def pairs(tmp_path, model) -> ImagePairs:
-    return ImagePairs(load_image_pairs(write_pairs(tmp_path))[0], tmp_path, model, SIZE)
+    return ImagePairs(load_image_pairs(write_pairs(tmp_path)).training, tmp_path, model, SIZE)
 
 
 def test_pictures_are_scaled_and_cut_in_the_middle(pairs, tmp_path):
@@ -47,7 +47,7 @@ def test_a_picture_lying_on_its_side_is_put_upright(pairs, tmp_path):
 
 
 def test_latents_are_computed_once_and_kept_on_disk_where_asked(tmp_path, model, monkeypatch):
-    training, _ = load_image_pairs(write_pairs(tmp_path))
+    training = load_image_pairs(write_pairs(tmp_path)).training
     stored = ImagePairs(training, tmp_path, model, SIZE, tmp_path / "latents")
     in_memory, seen = ImagePairs(training, tmp_path, model, SIZE), []
     for pairs in (stored, in_memory):
@@ -61,7 +61,7 @@ def test_latents_are_computed_once_and_kept_on_disk_where_asked(tmp_path, model,
 
 
 def test_a_damaged_latent_and_another_vae_are_noticed(tmp_path, model):
-    training, _ = load_image_pairs(write_pairs(tmp_path))
+    training = load_image_pairs(write_pairs(tmp_path)).training
     ImagePairs(training, tmp_path, model, SIZE, tmp_path / "latents").encode()
     torch.manual_seed(99)
     other = ImageModel(tiny_pipelines.sd())
@@ -98,8 +98,27 @@ def test_the_digest_tells_other_pictures_prompts_and_sizes_apart(tmp_path, model
 
 
 def test_validation_pairs_are_kept_from_training(tmp_path):
-    training, held = load_image_pairs(write_pairs(tmp_path))
+    training, held, left_out = load_image_pairs(write_pairs(tmp_path))
     assert (len(training), len(held)) == (4, 2) and {pair.split for pair in held} == {"validation"}
+    assert left_out == ""
+
+
+@pytest.mark.parametrize("split", ["test", "unseen", "neuron_detection"])
+def test_pairs_that_measure_are_never_trained_on(tmp_path, model, split):
+    path = write_pairs(tmp_path)
+    pairs = [
+        dataclasses.replace(pair, split=split) if pair.split == "train" and "red" in pair.id else pair
+        for pair in load_pairs(path)
+    ]
+    save_pairs(pairs, path)
+    loaded = load_image_pairs(path)
+    assert {pair.id for pair in loaded.training} == {"old-chair", "old-house"} and len(loaded.validation) == 2
+    assert loaded.left_out.startswith(f"2 prompt pairs of the split {split}")
+    with pytest.raises(PairError, match=split):
+        ImagePairs(pairs, tmp_path, model, SIZE)
+    save_pairs([pair for pair in pairs if pair.split == split], path)
+    with pytest.raises(PairError, match=f"pairs.jsonl.*{split}"):
+        load_image_pairs(path)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +134,7 @@ def test_validation_pairs_are_kept_from_training(tmp_path):
 )
 def test_pictures_come_from_the_folder_alone(tmp_path, model, image, words):
     folder = tmp_path / "pairs"
-    pair = load_image_pairs(write_pairs(folder))[0][0]
+    pair = load_image_pairs(write_pairs(folder)).training[0]
     Image.new("RGB", (20, 20)).save(tmp_path / "outside.png")
     (folder / "link.png").symlink_to(tmp_path / "outside.png")
     with pytest.raises(PairError, match=words):
