@@ -76,7 +76,7 @@ class Sizes:
     pea_steps: int = 1000
     sae: SAEConfig = SAEConfig(n_latents=2048, k=32, steps=1500, batch_size=256, learning_rate=1e-3)
     enhancer: EnhancerPlan = EnhancerPlan(steps=300)
-    enhancers: tuple[tuple[int, float], ...] = ((11, 0.5), (11, 0.0))
+    enhancers: tuple[tuple[int, float], ...] = ((11, 0.5), (11, 0.0), (9, 0.0))
     """Candidates: layer, and noise in training."""
     repetitions: int = 3
     wrappers: tuple[int, ...] = STUDY_TRAINING_WRAPPERS
