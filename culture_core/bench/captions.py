@@ -11,17 +11,15 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image
 
 from ..cultures import CULTURES
 from ..marks import Marked, read_marks, write_marks
+from ..vlm import VLM, Reply, VLMError, VLMRefusal
 from .records import Bench, BenchError, Record
 from .scripts import script_problem
-
-if TYPE_CHECKING:
-    from ..vlm import VLM
 
 Progress = Callable[[int, int], None]
 """Gets (records done, records in all). What it raises ends the work; what was written is kept."""
@@ -52,7 +50,7 @@ MAX_TOKENS = 400
 ATTEMPTS = 2
 """Times that a record is asked about before it is left for later."""
 MAX_FAILURES = 5
-"""Records in a row that the model gives no answer to at all, before the work ends."""
+"""Records in a row for which the model cannot be asked, before the work ends; refusals do not count."""
 _SAVE_EVERY = 20
 
 
@@ -141,7 +139,7 @@ def marked_captions(record: Record) -> tuple[str, str]:
 
 def caption(
     bench: Bench,
-    vlm: "VLM",
+    vlm: VLM,
     language: str = "en",
     limit: int | None = None,
     progress: Progress | None = None,
@@ -170,9 +168,7 @@ def caption(
     return _write(bench, vlm, waiting[:limit], ask, "captioned_by", progress)
 
 
-def translate(
-    bench: Bench, vlm: "VLM", limit: int | None = None, progress: Progress | None = None
-) -> Written:
+def translate(bench: Bench, vlm: VLM, limit: int | None = None, progress: Progress | None = None) -> Written:
     """Have a model translate captions that are not in their culture's language, and were not decided upon.
 
     Raises:
@@ -237,7 +233,7 @@ def read_answer(text: str, language: str) -> Captions:
 
 def _write(
     bench: Bench,
-    vlm: "VLM",
+    vlm: VLM,
     records: Sequence[Record],
     ask: Callable[[Record], tuple],
     author: str,
@@ -250,7 +246,9 @@ def _write(
         for done, record in enumerate(records, start=1):
             try:
                 answer, replies = _answer(vlm, ask(record))
-            except _Silent as error:
+            except VLMRefusal as error:
+                failed[record.id] = str(error)
+            except VLMError as error:
                 failed[record.id], silent = str(error), silent + 1
                 if silent == MAX_FAILURES:
                     raise BenchError(f"{vlm.name} gives no answers: {error}") from error
@@ -275,22 +273,16 @@ def _write(
     return Written(written, failed, cost, cached)
 
 
-class _Silent(Exception):
-    """No answer at all."""
+def _answer(vlm: VLM, question: tuple) -> tuple[Captions | str, list[Reply]]:
+    """(captions or what is wrong with the last answer, replies).
 
-
-def _answer(vlm: "VLM", question: tuple) -> tuple[Captions | str, list]:
-    """(captions or what is wrong with the last answer, replies)."""
+    Raises:
+        VLMError: where the model cannot be asked, or declines.
+    """
     text, language, picture = question
     replies, asked = [], text
     for _ in range(ATTEMPTS):
-        try:
-            if picture is None:
-                replies.append(vlm.ask(asked, max_tokens=MAX_TOKENS))
-            else:
-                replies.append(vlm.ask(asked, picture, max_tokens=MAX_TOKENS))
-        except ValueError as error:  # VLMError
-            raise _Silent(str(error)) from error
+        replies.append(vlm.ask(asked, picture, max_tokens=MAX_TOKENS))
         try:
             return read_answer(replies[-1].text, language), replies
         except ValueError as error:

@@ -43,7 +43,6 @@ from .common import (
     UsageError,
     add_overwrite_argument,
     add_picture_argument,
-    interrupts_held,
     picture_folder,
     positive,
     progress_bar,
@@ -178,14 +177,7 @@ def _write(
     if options.given is not None:
         count = give_captions(bench, read_jsonl(options.given))
         return {"done": count, "failed": {}, "cost": 0, "report": f"{count} captions were taken over"}
-    bar = progress_bar("asking", "record")
-    with interrupts_held() as check:
-
-        def progress(done: int, total: int) -> None:
-            bar(done, total)
-            check()
-
-        found = write(bench, _vlm(options), progress)
+    found = write(bench, _vlm(options), progress_bar("asking", "record"))
     cost = "unknown" if found.cost is None else f"{found.cost:.4g}"
     lines = [f"{found.done} written, {len(found.failed)} without a usable answer; cost {cost}"]
     lines += [f"  {id}: {reason}" for id, reason in list(found.failed.items())[:20]]

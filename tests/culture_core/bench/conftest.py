@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from PIL import Image
 from culture_core.bench import ACCEPTED, Bench, Captions, Defaults, ingest
 from culture_core.bench.captions import with_captions
 from culture_core.cultures import CULTURES
+from culture_core.vlm import Reply
 
 DEFAULTS = Defaults(licence="CC-BY-4.0", source="photos by Jane Doe")
 NOUNS = {"th": ("ชาม", "สไตล์ไทย"), "de": ("Schale", "im deutschen Stil"), "ja": ("鉢", "日本風の")}
@@ -24,13 +24,6 @@ def draw(path: Path, seed: int, size: tuple[int, int] = (96, 64)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(blots).resize(size, Image.Resampling.BICUBIC).save(path)
     return path
-
-
-class Reply(NamedTuple):
-    text: str
-    model: str
-    cached: bool
-    cost: float | None
 
 
 class TableVLM:

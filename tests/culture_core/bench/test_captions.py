@@ -9,7 +9,10 @@ import pytest
 from culture_core.bench import ACCEPTED, Bench, BenchError, Captions, caption, give_captions, translate
 from culture_core.bench.captions import ATTEMPTS, MAX_FAILURES, marked_captions, read_answer
 from culture_core.cultures import CULTURES
+from culture_core.vlm import VLMError, VLMRefusal
+from culture_core.vlm.server import ServerSettings, ServerVLM
 
+from ...chat_server import MODEL, ChatServer, in_turn, said
 from .conftest import NOUNS, TableVLM, captioned
 
 ENGLISH = {"cultural": "a [Thai style] <bowl> of rice", "neutral": "a <bowl> of rice"}
@@ -60,13 +63,19 @@ def test_a_wrong_answer_is_asked_about_once_more_and_says_why(raw):
 
 
 def test_a_refusal_does_not_end_the_work(raw):
-    answers = iter([ValueError("refused"), ENGLISH, ENGLISH, ValueError("refused"), ENGLISH, ENGLISH])
+    answers = iter([VLMRefusal("declined")] * MAX_FAILURES + [ENGLISH] * (len(raw) - MAX_FAILURES))
     found = caption(raw, TableVLM(lambda question, image: next(answers)))
-    assert found.done == 4 and list(found.failed.values()) == ["refused"] * 2
+    assert found.done == 1 and list(found.failed.values()) == ["declined"] * MAX_FAILURES
+
+
+def test_one_failure_does_not_either(raw):
+    answers = iter([VLMError("busy"), ENGLISH] * 3)
+    found = caption(raw, TableVLM(lambda question, image: next(answers)))
+    assert found.done == 3 and list(found.failed.values()) == ["busy"] * 3
 
 
 def test_a_model_that_is_down_ends_the_work(raw):
-    down = TableVLM(lambda question, image: ValueError("down"))
+    down = TableVLM(lambda question, image: VLMError("down"))
     with pytest.raises(BenchError, match="gives no answers.*down"):
         caption(raw, down)
     assert len(down.questions) == MAX_FAILURES < len(raw)
@@ -150,3 +159,17 @@ def test_people_give_captions_all_or_none(raw):
     found = Bench.open(raw.folder).records
     assert marked_captions(found[ids[0]]) == (ENGLISH["cultural"], ENGLISH["neutral"])
     assert found[ids[1]].language == "de" and found[ids[0]].captioned_by is None
+
+
+def test_a_real_server_is_asked_with_the_picture_and_once_for_each(raw, tmp_path):
+    with ChatServer(in_turn(said(json.dumps(ENGLISH)))) as server:
+        vlm = ServerVLM(ServerSettings(server.url, model=MODEL, key="k", retries=0), tmp_path / "cache")
+        assert caption(raw, vlm, limit=2).done == 2
+        assert [asked.image.size for asked in server.asked] == [(96, 64)] * 2
+        assert {r.captioned_by for r in raw.records.values()} == {MODEL, None}
+        # Lost captions are not paid for again.
+        raw.path.unlink()
+        raw.update(replace(r, **dict.fromkeys(("language", "cultural", "neutral")), modifiers=(),
+                           nouns_cultural=(), nouns_neutral=()) for r in raw.records.values())  # fmt: skip
+        again = caption(raw, vlm, limit=2)
+        assert (again.done, again.cached, len(server.asked)) == (2, 2, 2)
