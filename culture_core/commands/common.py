@@ -4,6 +4,7 @@ Nothing heavy is imported before a command runs, so that help is instant.
 """
 
 import argparse
+import atexit
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -145,6 +146,8 @@ def processes(options: argparse.Namespace) -> "Accelerator | None":
     except ImportError as error:
         raise CommandError("several processes need the package accelerate: pip install accelerate") from error
     accelerator = Accelerator(cpu=options.device == "cpu")
+    # An interpreter that ends while the group's threads run may abort.
+    atexit.register(accelerator.end_training)
     options.device = str(accelerator.device)
     return accelerator
 

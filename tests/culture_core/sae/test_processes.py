@@ -29,7 +29,7 @@ def data() -> torch.Tensor:
 
 
 SCRIPT = """
-    import shutil, sys
+    import os, shutil, sys
     from pathlib import Path
     sys.path[:0] = [{root!r}, {here!r}]
     from accelerate import Accelerator
@@ -59,6 +59,10 @@ SCRIPT = """
     run("restart", CONFIGS["restart"], folder / "run")
     run("resumed", CONFIGS["restart"], folder / "kept")
     run("auxk", CONFIGS["auxk"], folder / "other")
+    # An interpreter that tears the group's threads down may abort, long after all that is tested here.
+    accelerator.wait_for_everyone()
+    sys.stdout.flush()
+    os._exit(0)
 """
 
 

@@ -69,10 +69,16 @@ class Page:
     def get(self, selector: str):
         return self.browser.find_element("css selector", selector)
 
+    def reload(self) -> None:
+        """Load the page again, after the moment that Chromium takes to hand the stored answers on."""
+        time.sleep(0.5)
+        self.browser.refresh()
+
     def all(self, selector: str) -> list:
         return self.browser.find_elements("css selector", selector)
 
     def open(self, code: str, language: str = "en") -> None:
+        time.sleep(0.5)  # see `reload`
         self.browser.get(f"{self.address}#{code}")
         self.get(f"#language option[value={language}]").click()
         self.get("#start button").click()
@@ -126,7 +132,7 @@ def test_everything_is_answered_reloaded_downloaded_and_analysed(page, study, fo
         page.press("\n")
     page.get(f"#options input[value='{answers[3]}']").click()  # chosen, but not gone on
 
-    page.browser.refresh()
+    page.reload()
     assert page.get("#place").text == "Part 1 of 3 · Question 4 of 12" and page.chosen == [answers[3]]
     page.get("#back").click()
     assert page.chosen == [answers[2]], "earlier answers are there as well"
@@ -134,7 +140,7 @@ def test_everything_is_answered_reloaded_downloaded_and_analysed(page, study, fo
     for answer in answers[3:]:
         page.answer(answer)
 
-    page.browser.refresh()
+    page.reload()
     assert page.get("#end").is_displayed(), "also the end survives a reload"
     page.get("#json").click()
     page.get("#csv").click()
