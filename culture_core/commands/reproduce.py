@@ -1,8 +1,8 @@
 """Reproduce the paper's whole study in miniature: train, choose, measure, and write one report.
 
 Two small text-to-image systems over the real encoder multilingual-e5-small, one like AltDiffusion and one
-like PEA-Diffusion, go through everything the paper does to the large ones. It takes about an hour and a half
-on two CPU cores, or ten minutes with --quick (shorter training, one repetition; the figures are worse). What
+like PEA-Diffusion, go through everything the paper does to the large ones. It takes more than
+an hour on two CPU cores; --quick makes a short run (shorter training, one repetition, worse figures). What
 is made is kept in the output folder, checkpoints too: after an interruption, the same command goes on.
 
   python -m culture_core reproduce --output output/reproduce
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, default=Path("output/reproduce"), metavar="FOLDER",
         help="where the report and all that it is made from is kept (%(default)s)",
     )  # fmt: skip
-    parser.add_argument("--quick", action="store_true", help="a short run of about ten minutes")
+    parser.add_argument("--quick", action="store_true", help="a short run: less training, one repetition")
     add_overwrite_argument(parser)
 
 

@@ -19,7 +19,8 @@ STEPS, GUIDANCE, SHIFT = 20, 3.0, 1.0
 """Sampling defaults; the shipped workflows use the same."""
 
 
-def new_model() -> SD3Transformer2DModel:
+def new_model(context_width: int = CONTEXT_WIDTH) -> SD3Transformer2DModel:
+    """An untrained image model that reads a context of that width."""
     return SD3Transformer2DModel(
         sample_size=LATENT_SIZE,
         patch_size=2,
@@ -28,9 +29,9 @@ def new_model() -> SD3Transformer2DModel:
         num_layers=4,
         num_attention_heads=4,
         attention_head_dim=64,
-        joint_attention_dim=CONTEXT_WIDTH,
+        joint_attention_dim=context_width,
         caption_projection_dim=256,
-        pooled_projection_dim=CONTEXT_WIDTH,
+        pooled_projection_dim=context_width,
         pos_embed_max_size=8,
         qk_norm="rms_norm",
     )

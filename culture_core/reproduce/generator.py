@@ -2,9 +2,9 @@
 
 It stands for Stable Diffusion: a picture model whose only text tower is an English one (a small CLIP text
 transformer over English words, the *teacher*). The two systems give it other languages afterwards, as
-AltDiffusion and PEA-Diffusion did. To spare half an hour, its weights begin as those of the image model that
-ships with the pack (trained on the same pictures, by `miniature.train_model`), save for what depends on the
-width of the context.
+AltDiffusion and PEA-Diffusion did. To spare a quarter of an hour, its weights begin as those of the image
+model that ships with the pack (trained on the same pictures, by `miniature.train_model`), save for what
+depends on the width of the context.
 """
 
 import re
@@ -23,8 +23,8 @@ from ..checkpoints import Progress, write_safetensors
 from ..cultures import CULTURES
 from ..encoders import Conditioning
 from ..miniature.captions import NOUNS, STUDY_TRAINING_WRAPPERS, Caption, split_of, training_captions
-from ..miniature.model import flow_loss, random_sigma
-from ..miniature.vae import LATENT_CHANNELS, LATENT_SIZE, PatchComponents
+from ..miniature.model import flow_loss, new_model, random_sigma
+from ..miniature.vae import PatchComponents
 from .fitting import fit
 
 WIDTH, LENGTH = 128, 16
@@ -88,24 +88,6 @@ class Base(NamedTuple):
     teacher: EnglishTeacher
 
 
-def new_model() -> SD3Transformer2DModel:
-    """An MMDiT of the shipped miniature's size, for a context of the teacher's width."""
-    return SD3Transformer2DModel(
-        sample_size=LATENT_SIZE,
-        patch_size=2,
-        in_channels=LATENT_CHANNELS,
-        out_channels=LATENT_CHANNELS,
-        num_layers=4,
-        num_attention_heads=4,
-        attention_head_dim=64,
-        joint_attention_dim=WIDTH,
-        caption_projection_dim=256,
-        pooled_projection_dim=WIDTH,
-        pos_embed_max_size=8,
-        qk_norm="rms_norm",
-    )
-
-
 def english_captions(wrappers: Sequence[int]) -> list[Caption]:
     return [caption for caption in training_captions(wrappers) if caption.language == "en"]
 
@@ -114,7 +96,7 @@ def new_base() -> Base:
     """An untrained base; its teacher has the words of all English captions that may be trained on."""
     captions = english_captions(STUDY_TRAINING_WRAPPERS)
     vocabulary = sorted({word for caption in captions for word in words(caption.text)})
-    return Base(new_model(), EnglishTeacher(vocabulary))
+    return Base(new_model(WIDTH), EnglishTeacher(vocabulary))
 
 
 class Pictures:

@@ -1,7 +1,7 @@
 """The method on one system: SAE, neurons, choices on validation prompts, enhancers.
 
 A repetition does all of it anew with a seed of its own; the systems under it stay the same, as a released
-model does. Nothing here sees a test prompt.
+model does. Which prompts it is chosen and measured on stands here too.
 """
 
 import itertools
@@ -38,7 +38,6 @@ from ..miniature.captions import (
 )
 from ..miniature.model import flow_loss
 from ..neurons import CultureNeurons
-from ..pairs import PromptPair
 from ..sae import TopKSAE
 from .generator import Pictures
 from .systems import System
@@ -63,18 +62,22 @@ Edits = Mapping[str, Sequence[tuple[Place, Edit]]]
 """What is changed in the encoder, by culture."""
 
 
+def _prompt(
+    code: str, noun: str, cultural: bool, english: bool, variant: int = 0, wrapper: int = HELD_OUT_WRAPPER
+) -> Prompt:
+    text = caption("en" if english else code, noun, code if cultural else None, variant, wrapper).text
+    return Prompt(text, code, noun, caption(code, noun, None, 0, wrapper).text)
+
+
 def prompts(
     split: str, cultural: bool, english: bool = False, wrappers: Sequence[int] = (HELD_OUT_WRAPPER,)
 ) -> list[Prompt]:
     """Prompts of a split, two for every combination (two modifiers; the same neutral prompt twice)."""
-    found = []
-    for culture, noun, variant, wrapper in itertools.product(CULTURES, NOUNS, (0, 1), wrappers):
-        if split_of(culture, noun) != split:
-            continue
-        language = "en" if english else culture
-        text = caption(language, noun, culture if cultural else None, variant, wrapper).text
-        found.append(Prompt(text, culture, noun, caption(culture, noun, None, 0, wrapper).text))
-    return found
+    return [
+        _prompt(code, noun, cultural, english, variant, wrapper)
+        for code, noun, variant, wrapper in itertools.product(CULTURES, NOUNS, (0, 1), wrappers)
+        if split_of(code, noun) == split
+    ]
 
 
 def outside(split: str, cultural: bool) -> list[Prompt]:
@@ -92,10 +95,7 @@ def tuning_prompts(english: bool = False) -> list[Prompt]:
     found = prompts("validation", False, english)
     for code in CULTURES:
         nouns = [noun for noun in NOUNS if split_of(code, noun) == "train"]
-        for noun in nouns[::3]:
-            text = caption("en" if english else code, noun, None, 0, HELD_OUT_WRAPPER).text
-            about = caption(code, noun, None, 0, HELD_OUT_WRAPPER).text
-            found.append(Prompt(text, code, noun, about))
+        found.extend(_prompt(code, noun, False, english) for noun in nouns[::3])
     return found
 
 
@@ -129,7 +129,8 @@ def detection_features(encoder: HFTextEncoder, place: Place) -> NounFeatures:
     What both languages share is the culture. The modifier's own tokens count: masking what is found at nouns
     alone leaves the culture in the words that name it.
     """
-    pairs = [pair for pair in detection_pairs() if pair.id.endswith(("00", "11"))]
+    pairs = prompt_pairs("train") + prompt_pairs("train", english=True)
+    pairs = [pair for pair in pairs if pair.id.endswith(("00", "11"))]
     cultural, neutral = {}, {}
     for code in CULTURES:
         own = [pair for pair in pairs if pair.culture == code]
@@ -138,10 +139,6 @@ def detection_features(encoder: HFTextEncoder, place: Place) -> NounFeatures:
         ):  # fmt: skip
             found[code] = content_features(encoder, texts, place.layer, place.feature)[0]
     return NounFeatures(cultural, neutral)
-
-
-def detection_pairs() -> list[PromptPair]:
-    return prompt_pairs("train") + prompt_pairs("train", english=True)
 
 
 def amplify(

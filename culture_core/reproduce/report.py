@@ -187,8 +187,8 @@ def _introduction(document: Document, study: Study) -> None:
     document.paragraph(
         "Two small text-to-image systems on one real multilingual text encoder (multilingual-e5-small): Alt gets "
         "its context by a linear projection, PEA by an adapter distilled from an English teacher. The culture "
-        "that a plain prompt leaves asleep is woken by culture neurons of one layer, or by an enhancer trained "
-        "on that layer. Each repetition trains SAE and enhancer anew, finds the neurons anew, chooses the "
+        "that a plain prompt leaves asleep is woken by culture neurons of one layer, or by a trained enhancer "
+        "on a layer. Each repetition trains SAE and enhancer anew, finds the neurons anew, chooses the "
         "strengths anew on validation prompts, and draws with other noise; the image models are the same, as a "
         "released model is. Autoencoder and judge are the ones that ship with the pack."
     )
@@ -292,11 +292,9 @@ def _sweep(document: Document, study: Study, results: Results) -> None:
         "shows what the slider does. The paper found its best at 6 or 7 in its own scale mode."
     )
     for kind in KINDS:
-        points = {
-            figure: [
-                (strength, results.share(kind, f"strength {strength:g}", what).percent) for strength in SWEEP
-            ]
-            for figure, what in (("CultureVQA", "culture"), ("noun accuracy", "noun"))
+        curves = {
+            name: [results.share(kind, f"strength {strength:g}", figure).percent for strength in SWEEP]
+            for name, figure in (("CultureVQA", "culture"), ("noun accuracy", "noun"))
         }
         document.table(
             ("strength", "CultureVQA %", "noun %"),
@@ -312,7 +310,7 @@ def _sweep(document: Document, study: Study, results: Results) -> None:
         )
         document.picture(
             curve_picture(
-                {name: [value for _, value in line] for name, line in points.items()},
+                curves,
                 f"{NAMES[kind]}: strengths {', '.join(f'{s:g}' for s in SWEEP)}",
                 x_label="step of the sweep",
                 y_label="%",
@@ -347,7 +345,7 @@ def _controls(document: Document, study: Study, results: Results) -> None:
         "neutral": "neutral prompt", "amplified": "culture neurons amplified",
         "amplified, random (frequency)": "random latents, frequency-matched",
         "amplified, random (norm)": "random latents, norm-matched",
-        "enhanced": "enhancer at the key layer", "enhanced, random layer": "enhancer at a random layer",
+        "enhanced": "enhancer at the layer chosen on validation prompts", "enhanced, random layer": "enhancer at a random layer",
     }  # fmt: skip
     document.paragraph(
         "Random layers: one a repetition, with the same steps and parameters. The amplified rows have the same strengths."

@@ -38,6 +38,7 @@ from .cache import Cache
 from .generator import Base, Pictures, load_base, save_base, train_base
 from .measures import PICTURE_WIDTH, Clip, Instruments, diversity, mean_hidden, train_clip
 from .method import (
+    MASKED,
     Design,
     Edits,
     EnhancerPlan,
@@ -441,8 +442,8 @@ class Study:
             "amplified": (neutral, inject()),
             "enhanced": (neutral, enhanced(layer)),
             "masked": (explicit, lambda: self.masked(design, seed)),
-            "masked, random (frequency)": (explicit, instead("frequency", -1.0, "all")),
-            "masked, random (norm)": (explicit, instead("norm", -1.0, "all")),
+            "masked, random (frequency)": (explicit, instead("frequency", MASKED, "all")),
+            "masked, random (norm)": (explicit, instead("norm", MASKED, "all")),
             "amplified, random (frequency)": (neutral, instead("frequency", strengths)),
             "amplified, random (norm)": (neutral, instead("norm", strengths)),
             "enhanced, random layer": (neutral, enhanced(other)),

@@ -23,9 +23,9 @@ from ..cultures import CULTURES
 from ..effect import Edit, Place
 from ..encoders import Conditioning, HFTextEncoder, Tokens
 from ..miniature.captions import Caption, caption, split_of, training_captions
-from ..miniature.model import flow_loss, random_sigma, sample, velocity
+from ..miniature.model import flow_loss, new_model, random_sigma, sample, velocity
 from .fitting import fit
-from .generator import WIDTH, Base, Pictures, Spec, new_model, pooled_over
+from .generator import WIDTH, Base, Pictures, Spec, pooled_over
 
 KINDS = ("alt", "pea")
 LENGTH = 20
@@ -93,7 +93,7 @@ class System(nn.Module):
         super().__init__()
         self.kind = kind
         self.head = {"alt": AltHead, "pea": PEAHead}[kind](encoder.info.width)
-        self.model = new_model()
+        self.model = new_model(WIDTH)
         if base is not None:
             self.model.load_state_dict(base.model.state_dict())
         # Not modules of the system: they are never trained, and its file does not hold them.

@@ -50,6 +50,16 @@ def test_it_computes_equation_10():
     torch.testing.assert_close(enhancer(hidden, 1.5), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_standardised_it_sees_hidden_states_without_their_common_part():
+    hidden = torch.randn(500, 6) * torch.tensor([1.0, 2.0, 3.0, 0.5, 9.0, 1.0]) + 40
+    plain, enhancer = LayerEnhancer(6, 4, seed=2), LayerEnhancer(6, 4, seed=2)
+    enhancer.standardise(hidden)
+    standard = (hidden - hidden.mean(0)) / hidden.std(0)
+    found = torch.nn.functional.linear(hidden, enhancer.W1, enhancer.b1)
+    assert torch.allclose(found, torch.nn.functional.linear(standard, plain.W1, plain.b1), atol=1e-4)
+    assert torch.equal(enhancer(hidden), hidden), "it is the identity as before"
+
+
 def test_tokens_outside_the_mask_keep_every_bit():
     hidden, mask = torch.randn(2, 5, WIDTH), torch.zeros(2, 5, dtype=torch.bool)
     mask[0, 1] = True
