@@ -234,9 +234,10 @@ def make_enhancer(
             noise = torch.randn_like(hidden) * spread
             return enhancer(hidden + noise, token_mask=token_mask) - noise
 
-        return (enhance_hidden if last else through_encoder(system.encoder, layer))(
-            changed, given, token_mask
-        )
+        if last:
+            return enhance_hidden(changed, given, token_mask)
+        with torch.autocast("cpu", torch.bfloat16):
+            return through_encoder(system.encoder, layer)(changed, given, token_mask).float()
 
     config = EnhancerConfig(learning_rate=plan.learning_rate, steps=plan.steps, ema=plan.ema, seed=seed)
     train_enhancer(enhancer, batches(), loss, config, progress, checkpoint, apply)

@@ -73,11 +73,11 @@ class Sizes:
     """How long everything is trained, and how often the method is repeated."""
 
     base_steps: int = 1500
-    alt_steps: int = 1300
-    pea_steps: int = 1000
+    alt_steps: int = 2200
+    pea_steps: int = 2000
     sae: SAEConfig = SAEConfig(n_latents=2048, k=32, steps=1500, batch_size=256, learning_rate=1e-3)
-    enhancer: EnhancerPlan = EnhancerPlan(steps=300)
-    enhancers: tuple[tuple[int, float], ...] = ((11, 0.5), (11, 0.0), (9, 0.0))
+    enhancer: EnhancerPlan = EnhancerPlan(steps=400)
+    enhancers: tuple[tuple[int, float], ...] = ((6, 0.0), (9, 0.0), (11, 0.5))
     """Candidates: layer, and noise in training."""
     repetitions: int = 3
     wrappers: tuple[int, ...] = STUDY_TRAINING_WRAPPERS
@@ -92,7 +92,7 @@ class Sizes:
 
 QUICK = Sizes(
     base_steps=400, alt_steps=300, pea_steps=300, sae=replace(Sizes.sae, steps=400),
-    enhancer=EnhancerPlan(steps=150), enhancers=((11, 0.5),), repetitions=1,
+    enhancer=EnhancerPlan(steps=250), enhancers=((6, 0.0),), repetitions=1,
     wrappers=(0, 1, 2, 4, 5), renders=24,
     places=((11, HIDDEN_STATE),), counts=(40,),
 )  # fmt: skip
