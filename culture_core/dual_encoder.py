@@ -1,7 +1,9 @@
 """Models that put pictures and texts into one space: CLIP, SigLIP, SigLIP 2, AltCLIP, Chinese CLIP."""
 
+import hashlib
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +36,37 @@ class DualEncoder:
         """
         import transformers
 
-        if isinstance(model, Path) and not (model / "config.json").is_file():
+        folder = model if isinstance(model, Path) else _snapshot(model, download)
+        if not (folder / "config.json").is_file():
             raise ValueError(f"{model} is no Hugging Face folder: it has no config.json")
         try:
-            options = {"local_files_only": not download, "trust_remote_code": False}
-            self._processor = transformers.AutoProcessor.from_pretrained(model, **options)
-            loaded = transformers.AutoModel.from_pretrained(model, use_safetensors=True, **options)
+            options = {"local_files_only": True, "trust_remote_code": False}
+            self._processor = transformers.AutoProcessor.from_pretrained(folder, **options)
+            loaded, found = transformers.AutoModel.from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True, **options
+            )
             self._model = loaded.to(device).eval().requires_grad_(False)
             self.scale = float(loaded.logit_scale.exp())
             self.longest = self._longest()
         except Exception as error:  # transformers raises a dozen kinds for a damaged folder
             raise ValueError(f"{model} cannot be loaded as a CLIP or SigLIP: {error}") from error
+        # Without a warning, transformers makes up what is missing. No model here uses a pooler of BERT's.
+        if missing := sorted(key for key in found["missing_keys"] if ".pooler." not in key):
+            raise ValueError(f"{model} lacks weights: {', '.join(missing[:3])} …")
         # Checks of length are made here, on purpose, and reported once.
         logging.getLogger("transformers.tokenization_utils_base").setLevel(logging.ERROR)
         self.name = model.name if isinstance(model, Path) else model
-        self.revision: str | None = getattr(loaded.config, "_commit_hash", None)
+        self._folder = folder
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the weights: two models of one name may differ."""
+        found = hashlib.sha256()
+        for path in sorted(self._folder.glob("*.safetensors")):
+            with open(path, "rb") as file:
+                while block := file.read(1 << 24):
+                    found.update(block)
+        return found.hexdigest()
 
     @property
     def _siglip(self) -> bool:
@@ -84,6 +102,21 @@ class DualEncoder:
         # AltCLIP's text model is an XLM-RoBERTa: its places are counted from behind the padding's number.
         first = text.pad_token_id + 1 if self._model.config.model_type == "altclip" else 0
         return min(text.max_position_embeddings - first, self._processor.tokenizer.model_max_length)
+
+
+def _snapshot(name: str, download: bool) -> Path:
+    """The folder of a model of the hub. Here and not in transformers, which asks the hub in any case."""
+    from huggingface_hub import snapshot_download
+
+    files = ["*.json", "*.txt", "*.model", "*.safetensors"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=files, local_files_only=not download))
+    except Exception as error:  # of the hub's client: of the network, of the name, of the disk
+        if download:
+            raise ValueError(f"{name} could not be downloaded: {error}") from error
+        raise ValueError(
+            f"the model {name} is not on this machine: allow its download, or give the folder of a model"
+        ) from error
 
 
 def _features(found: Any) -> Tensor:

@@ -30,9 +30,7 @@ def save_dual_encoder(family: str, path: Path, texts: Iterable[str]) -> Path:
         model = transformers.AltCLIPModel(transformers.AltCLIPConfig(text, vision, projection_dim=16))
         processor = transformers.AltCLIPProcessor(pictures, words)
     elif family == "chinese_clip":
-        model = transformers.ChineseCLIPModel(
-            transformers.ChineseCLIPConfig(text, vision, projection_dim=16)
-        )
+        model = transformers.ChineseCLIPModel(transformers.ChineseCLIPConfig(text, vision, projection_dim=16))
         pictures = transformers.ChineseCLIPImageProcessor(
             size={"height": 32, "width": 32}, crop_size={"height": 32, "width": 32}
         )
