@@ -11,9 +11,9 @@ The run's metadata.jsonl names each picture's system, item, neutral prompt and E
   diversity_miniature  the same by the miniature's CNN, for its drawings; needs nothing else
 
 CLIPScore's model is SigLIP 2, because English CLIP cannot read 13 of the 15 cultures' languages. Nothing is
-downloaded but this model, with --download. The weights of LPIPS, FID and KID are looked for in --weights; what
-is missing is said, with its address. ImageReward needs an environment of its own: the message says how to make
-it.
+downloaded but this model, with --download. The weights of LPIPS, FID and KID are looked for in --weights; for
+what is missing, the message has the address. ImageReward needs an environment of its own: the message says
+how to make it.
 
 The output folder gets metrics.jsonl and metrics.json. Stopped and run again, it goes on; run with other
 metrics, it adds them.

@@ -31,8 +31,8 @@ def read_pictures(folder: Path) -> list[RunPicture]:
     without it, `prompt` is.
 
     Raises:
-        MetricError: for a folder without pictures, a line that is not as it must be, a picture that is missing
-            or outside the folder.
+        MetricError: for a folder without pictures, a line that is not as it must be, a picture that is
+            missing or outside the folder.
     """
     path = folder / METADATA
     try:

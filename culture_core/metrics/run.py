@@ -186,9 +186,7 @@ class _Work:
 
     def write(self, before: Mapping[str, Any]) -> dict[str, Any]:
         """Both files, with what earlier calls found where the run has not changed since."""
-        run = _digest(
-            [[p.file_name, self._hashes[p.path], p.text, p.english, p.item] for p in self._pictures]
-        )
+        run = _digest([[*picture, self._hashes[picture.path]] for picture in self._pictures])
         if before.get("run") != run:
             before = {}
         kept = read_metrics(self._output) if before else {}
@@ -403,7 +401,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _digest(value: Any) -> str:
-    return cache_key({}, json.dumps(value, ensure_ascii=False))
+    return cache_key({}, json.dumps(value, ensure_ascii=False, default=str))
 
 
 def _file_hash(path: Path) -> str:
