@@ -15,11 +15,9 @@ from culture_core.miniature.scenes import draw_scene
 
 def literal_vendi(vectors: list[list[float]]) -> float:
     """The Vendi score by its matrix entropy: -tr(K/n · log(K/n)), the logarithm from numpy's eigh."""
-    lengths = [math.sqrt(sum(a * a for a in x)) for x in vectors]
-    kernel = np.array([
-        [sum(a * b for a, b in zip(x, y, strict=True)) / (m * n) for y, n in zip(vectors, lengths, strict=True)]
-        for x, m in zip(vectors, lengths, strict=True)
-    ]) / len(vectors)  # fmt: skip
+    unit = [[a / math.sqrt(sum(b * b for b in x)) for a in x] for x in vectors]
+    kernel = np.array([[sum(a * b for a, b in zip(x, y, strict=True)) for y in unit] for x in unit])
+    kernel /= len(vectors)
     values, basis = np.linalg.eigh(kernel)
     logarithm = basis @ np.diag(np.log(np.clip(values, 1e-300, None))) @ basis.T
     return math.exp(-np.trace(kernel @ logarithm))
@@ -43,8 +41,10 @@ def pictures(noun: str, seeds: list[int]) -> list[Image.Image]:
 def test_groups_of_pictures_are_measured_each_and_single_ones_left_out():
     cnn = MiniatureFeatures()
     groups = {
-        "same": pictures("house", [1, 1]), "other": pictures("house", [1, 2, 3]), "one": pictures("house", [1])
-    }  # fmt: skip
+        "same": pictures("house", [1, 1]),
+        "other": pictures("house", [1, 2, 3]),
+        "one": pictures("house", [1]),
+    }
     found = diversity(groups, cnn, cnn, {"other": [1.0, 0.5, 0.0]})
     assert list(found) == ["same", "other"]
     assert found["same"].vendi == pytest.approx(1) and found["same"].spread == pytest.approx(0, abs=1e-9)
@@ -62,5 +62,6 @@ def test_the_mean_counts_every_group_alike_and_has_no_figure_that_one_lacks():
     first = group_diversity(torch.eye(2), [0.5], [1.0, 1.0])
     second = group_diversity(torch.eye(4), [0.1] * 6, None)
     assert mean_diversity([first, second]) == {
-        "groups": 2, "pictures": 3, "spread": pytest.approx(0.3), "vendi": pytest.approx(3), "quality_vendi": None
+        "groups": 2, "pictures": 3, "spread": pytest.approx(0.3), "vendi": pytest.approx(3),
+        "quality_vendi": None,
     }  # fmt: skip

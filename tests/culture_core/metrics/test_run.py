@@ -47,8 +47,10 @@ def write_run(folder: Path, systems: tuple[str, ...], seeds: int, **fields) -> P
                 name = f"images/{system}-{noun}-{seed}.png"
                 rng = np.random.default_rng([number, seed])
                 Image.fromarray(draw_scene(noun, "th", rng)).save(folder / name)
-                record = {"file_name": name, "system": system, "item": noun, "prompt": "explicit",
-                          "neutral": TEXTS[noun], "english": ENGLISH[noun], "seed": seed, "strength": None}  # fmt: skip
+                record = {
+                    "file_name": name, "system": system, "item": noun, "prompt": "explicit",
+                    "neutral": TEXTS[noun], "english": ENGLISH[noun], "seed": seed, "strength": None,
+                }  # fmt: skip
                 lines.append(json.dumps(record | fields))
     (folder / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return folder
