@@ -86,6 +86,10 @@ class DualEncoder:
             text=self._written(texts), padding="max_length" if self._siglip else True, truncation=True,
             max_length=self.longest, return_tensors="pt",
         ).to(self._model.device)  # fmt: skip
+        if self._model.config.model_type == "chinese_clip":
+            # Its get_text_features asks for a pooler that the model lacks (transformers 4.57).
+            hidden = self._model.text_model(**inputs)[0]  # [N, tokens, d]
+            return _unit(self._model.text_projection(hidden[:, 0]).float().cpu())
         return _unit(_features(self._model.get_text_features(**inputs)))
 
     def too_long(self, texts: Sequence[str]) -> list[bool]:

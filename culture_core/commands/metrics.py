@@ -86,6 +86,8 @@ def describe(result: dict) -> str:
     for name, count in result["too_long"].items():
         if count:
             lines.append(f"{name}: {count} texts are longer than the model reads; their beginning was taken.")
+    if any("image_reward" in figures for figures in result["systems"].values()):
+        lines.append("image_reward read the English gloss of each prompt: it knows no other language.")
     if result["why"]:
         lines.append(f"Model of clip: {result['why']}")
     lines.append(f"{result['output']} has metrics.jsonl and metrics.json.")

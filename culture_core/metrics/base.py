@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..vlm.images import prepared
 
@@ -100,6 +100,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # torch and pickle raise a dozen kinds for a damaged file
         raise MetricError(f"{path} cannot be read as weights: {error}; download it again") from error
     return found
+
+
+def placed(net: nn.Module, device: str) -> nn.Module:
+    """A network on a device.
+
+    Raises:
+        MetricError: where there is no such device.
+    """
+    try:
+        return net.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch's ways to say that there is none
+        raise MetricError(f"the device {device} cannot be used here: {error}") from error
 
 
 def pixels(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Tensor:

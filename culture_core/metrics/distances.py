@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from .base import MetricError, optional, pixels, read_weights, weights_file
+from .base import MetricError, optional, pixels, placed, read_weights, weights_file
 
 BACKBONES = {"alex": ("alexnet", "alexnet-owt-7be5be79.pth"), "vgg": ("vgg16", "vgg16-397923af.pth")}
 """torchvision's name of the network and of its file, by LPIPS' name. The paper's figures are AlexNet's."""
@@ -41,7 +41,7 @@ class Lpips:
         net = lpips._NoTrainLpips(net=network, pnet_rand=True)
         _fill(net.net, read_weights(file), file)
         self._lpips = lpips
-        self._net: nn.Module = net.to(device)
+        self._net = placed(net, device)
         self._device, self._network = device, network
         self._sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
 

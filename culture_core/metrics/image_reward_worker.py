@@ -59,7 +59,10 @@ def _load(options):
 
     torch.manual_seed(0)
     model = ImageReward.ImageReward(device=options.device, med_config=str(weights / "med_config.json"))
-    if not options.random:
+    if options.random:  # the library starts with a head that gives the same for everything
+        for values in model.mlp.parameters():
+            torch.nn.init.normal_(values, std=0.1)
+    else:
         state = torch.load(weights / "ImageReward.pt", map_location="cpu", weights_only=True)
         missing = [name for name in model.load_state_dict(state, strict=False).missing_keys]
         missing = [name for name in missing if "position_ids" not in name]

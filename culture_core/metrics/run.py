@@ -174,7 +174,7 @@ class _Work:
         return {"instruments": own, "reference": _digest(reference)}
 
     def take(self, name: str) -> None:
-        self._counter.next_metric()
+        self._counter.next_metric(2 if name.startswith("diversity") else 1)
         if name in ("clip", "clip_english", "image_reward"):
             self._scores(name)
         elif name == "lpips":
@@ -322,17 +322,16 @@ class _Counter:
     _EACH = 100
 
     def __init__(self, progress: Progress, metrics: int) -> None:
-        self._progress, self._metrics, self._done = progress, metrics, -1
+        self._progress, self._total = progress, self._EACH * metrics
+        self._start, self._share = 0.0, 0.0
 
-    def next_metric(self) -> None:
-        self._done += 1
+    def next_metric(self, phases: int) -> None:
+        self._share = self._EACH / phases
 
     def within(self, total: int) -> Callable[[int], None]:
-        def report(done: int) -> None:
-            part = self._EACH * done // max(total, 1)
-            self._progress(self._EACH * self._done + part, self._EACH * self._metrics)
-
-        return report
+        """For the next phase of the metric, which has this many steps."""
+        start, self._start = self._start, self._start + self._share
+        return lambda done: self._progress(int(start + self._share * done / max(total, 1)), self._total)
 
 
 def _check(metrics: Sequence[str], pictures: Sequence[RunPicture], real: Sequence[RunPicture]) -> None:

@@ -6,6 +6,7 @@ usual code torchmetrics'. Both figures can be taken over other features too, and
 
 import hashlib
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from .base import MetricError, optional, pixels, read_weights, weights_file
+from .base import MetricError, optional, pixels, placed, read_weights, weights_file
 
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
@@ -58,13 +59,13 @@ class Inception:
         file = weights_file(weights, INCEPTION, "FID and KID", URL + INCEPTION)
         read_weights(file)  # torch-fidelity would run what a pickle in it says
         try:
-            self._net: nn.Module = fid.NoTrainInceptionV3(
+            net = fid.NoTrainInceptionV3(
                 name="inception-v3-compat", features_list=[str(FEATURES)],
                 feature_extractor_weights_path=str(file),
-            ).to(device)  # fmt: skip
+            )  # fmt: skip
         except RuntimeError as error:
             raise MetricError(f"{file} is of another network: {error}") from error
-        self._device = device
+        self._net, self._device = placed(net, device), device
         self._sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
 
     @torch.no_grad()
@@ -107,9 +108,11 @@ def kernel(first: Tensor, second: Tensor, subsets: int = SUBSETS, seed: int = 0)
     """
     counts = _counts(first, second, 4)
     size = min(min(counts) // 2, SUBSET)
-    metric = optional("torchmetrics.image.kid").KernelInceptionDistance(
-        feature=_Given(first.shape[1]), subsets=subsets, subset_size=size
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it keeps all features, which are in memory already
+        metric = optional("torchmetrics.image.kid").KernelInceptionDistance(
+            feature=_Given(first.shape[1]), subsets=subsets, subset_size=size
+        )
     metric.update(first.double(), real=True)
     metric.update(second.double(), real=False)
     with torch.random.fork_rng(devices=[]):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 FAMILIES = ("clip", "altclip", "chinese_clip", "siglip", "siglip2")
 LONGEST = 16
@@ -15,7 +15,7 @@ _BERT_PADDING = 1
 
 def save_dual_encoder(family: str, path: Path, texts: Iterable[str]) -> Path:
     """A folder of a model that knows the words of these texts, in lower case as well."""
-    words = _tokenizer(texts)
+    words = _tokenizer(family, texts)
     text = {**_SIZES, "vocab_size": len(words), "max_position_embeddings": LONGEST, "projection_size": 32,
             "pad_token_id": 1, "eos_token_id": 2, "bos_token_id": 0}  # fmt: skip
     vision = {**_SIZES, "image_size": 32, "patch_size": 16}
@@ -52,13 +52,18 @@ def save_dual_encoder(family: str, path: Path, texts: Iterable[str]) -> Path:
     return path
 
 
-def _tokenizer(texts: Iterable[str]) -> transformers.PreTrainedTokenizerFast:
+def _tokenizer(family: str, texts: Iterable[str]) -> transformers.PreTrainedTokenizerFast:
+    """Of whole words, in the class that the family's processor wants."""
     words = sorted({word for text in texts for word in [*text.split(), *text.lower().split()]})
     table = {word: index for index, word in enumerate(["<unk>", "<pad>", "<eos>", *words])}
     whole = Tokenizer(models.WordLevel(table, unk_token="<unk>"))
     whole.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     whole.post_processor = processors.TemplateProcessing("$A <eos>", special_tokens=[("<eos>", 2)])
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=whole, unk_token="<unk>", pad_token="<pad>", eos_token="<eos>",
+    names = {"altclip": "XLMRobertaTokenizerFast", "chinese_clip": "BertTokenizerFast"}
+    kind, case = getattr(transformers, names.get(family, "PreTrainedTokenizerFast")), {}
+    if family == "chinese_clip":
+        whole.normalizer, case = normalizers.BertNormalizer(lowercase=False), {"do_lower_case": False}
+    return kind(
+        tokenizer_object=whole, **case, unk_token="<unk>", pad_token="<pad>", eos_token="<eos>",
         model_max_length=LONGEST, model_input_names=["input_ids", "attention_mask"],
     )  # fmt: skip

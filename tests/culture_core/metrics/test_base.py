@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from culture_core.metrics import MetricError
-from culture_core.metrics.base import optional, pixels, weights_file
+from culture_core.metrics.base import optional, pixels, placed, weights_file
 
 
 def test_a_library_that_is_missing_is_said_with_what_installs_it():
@@ -23,6 +23,11 @@ def test_the_folder_that_is_named_goes_before_torchs_own(tmp_path, monkeypatch):
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "a.pth").touch()
     assert weights_file(tmp_path / "weights", "a.pth", "It", "https://a") == tmp_path / "weights" / "a.pth"
+
+
+def test_a_device_that_is_not_there_is_said():
+    with pytest.raises(MetricError, match="the device nowhere cannot be used here"):
+        placed(torch.nn.Linear(1, 1), "nowhere")
 
 
 def test_transparency_is_white_and_the_size_as_wanted():

@@ -10,6 +10,8 @@ from PIL import Image
 from culture_core.metrics import MetricError
 from culture_core.metrics.distances import BACKBONES, EDGE, Lpips
 
+from .networks import save_alexnet
+
 FILE = BACKBONES["alex"][1]
 RNG = np.random.default_rng(2)
 PICTURES = [Image.fromarray(RNG.integers(0, 256, (EDGE, EDGE, 3), dtype=np.uint8)) for _ in range(3)]
@@ -18,10 +20,7 @@ PICTURES = [Image.fromarray(RNG.integers(0, 256, (EDGE, EDGE, 3), dtype=np.uint8
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """A folder with an AlexNet of random weights, as torchvision saves it."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("weights")
-    torch.save(torchvision.models.alexnet(weights=None).state_dict(), folder / FILE)
-    return folder
+    return save_alexnet(tmp_path_factory.mktemp("weights") / FILE).parent
 
 
 def literal_lpips(features: torch.nn.Sequential, heads: list[torch.Tensor], a: Image.Image, b: Image.Image):
@@ -45,7 +44,7 @@ def test_distances_are_those_of_the_equation(weights):
     for layer in alexnet.features:
         layer.inplace = False
     folder = next(iter(torchmetrics.__path__)) + "/functional/image/lpips_models/alex.pth"
-    stored = torch.load(folder, weights_only=True)
+    stored = torch.load(folder, map_location="cpu", weights_only=True)
     heads = [stored[f"lin{index}.model.1.weight"].flatten() for index in range(5)]
     with torch.no_grad():
         expected = [literal_lpips(alexnet.features, heads, PICTURES[0], other) for other in PICTURES[1:]]
@@ -76,6 +75,5 @@ def test_what_is_missing_or_wrong_is_said(weights, tmp_path, monkeypatch):
 
 
 def test_settings_tell_networks_apart_by_their_weights(weights, tmp_path):
-    torch.manual_seed(1)
-    torch.save(torchvision.models.alexnet(weights=None).state_dict(), tmp_path / FILE)
+    save_alexnet(tmp_path / FILE, seed=1)
     assert Lpips(weights=weights).settings()["weights"] != Lpips(weights=tmp_path).settings()["weights"]

@@ -47,13 +47,13 @@ def process(tmp_path, weights):
         own.close()
 
 
-READY = """echo '{"ready": true}'; read question"""
+READY = """echo '{"ready": true}'; read -r question"""
 
 
 def test_scores_come_back_in_order_and_pictures_go_out_as_png(process, tmp_path):
     scorer = process(
-        READY, f'echo "$question" > {tmp_path}/asked', """echo '{"scores": [0.5, -1]}'""", "read question",
-        """echo '{"too_long": [false, true]}'""",
+        READY, f"""printf %s "$question" > {tmp_path}/asked""", """echo '{"scores": [0.5, -1]}'""",
+        "read -r question", """echo '{"too_long": [false, true]}'""",
     )  # fmt: skip
     assert scorer.score([PICTURE, PICTURE], ["a chair", "ein „Stuhl“"]) == [0.5, -1.0]
     assert scorer.too_long(["a", "b"]) == [False, True]
@@ -107,7 +107,7 @@ def test_as_many_scores_as_pictures_are_wanted(process):
 
 def test_a_failure_about_one_question_leaves_the_process_ready_for_the_next(process):
     scorer = process(
-        READY, """echo '{"error": "bad picture"}'""", "read question", """echo '{"scores": [1]}'"""
+        READY, """echo '{"error": "bad picture"}'""", "read -r question", """echo '{"scores": [1]}'"""
     )
     with pytest.raises(MetricError, match="ImageReward failed: bad picture"):
         scorer.score([PICTURE], ["a"])

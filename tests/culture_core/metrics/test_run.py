@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import torchvision
 from PIL import Image
 
 from culture_core.metrics import METRICS, Instruments, MetricError, measure_run, read_metrics
@@ -15,9 +13,11 @@ from culture_core.metrics.distances import BACKBONES, Lpips
 from culture_core.metrics.diversity import vendi_score
 from culture_core.metrics.image_reward import PYTHON_VARIABLE
 from culture_core.metrics.miniature import MiniatureFeatures
+from culture_core.metrics.sets import INCEPTION, Inception, frechet
 from culture_core.miniature.scenes import draw_scene
 
 from ..tiny_dual_encoders import LONGEST, save_dual_encoder
+from .networks import save_alexnet, save_inception
 
 TEXTS = {"house": "บ้าน สีแดง", "chair": "เก้าอี้ " * LONGEST}
 ENGLISH = {"house": "a red house", "chair": "one chair"}
@@ -31,10 +31,7 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("weights")
-    torch.save(torchvision.models.alexnet(weights=None).state_dict(), folder / BACKBONES["alex"][1])
-    return folder
+    return save_alexnet(tmp_path_factory.mktemp("weights") / BACKBONES["alex"][1]).parent
 
 
 def write_run(folder: Path, systems: tuple[str, ...], seeds: int, **fields) -> Path:
@@ -99,6 +96,22 @@ def test_the_figures_of_pictures_and_systems_are_those_of_the_instruments(run, m
         assert own["groups"] == 2 and own["quality_vendi"] is None  # the chairs' quality is not known
     assert steps[-1] == (500, 500) and steps == sorted(steps)
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == summary
+
+
+def test_every_system_is_compared_with_the_reference_by_fid_and_kid(run, tmp_path):
+    real = write_run(tmp_path / "real", ("real",), 3)
+    save_inception(tmp_path / "weights" / INCEPTION)
+    tools = Instruments(weights=tmp_path / "weights")
+    summary = measure_run(run, ["fid", "kid"], tmp_path / "out", real, instruments=tools)
+    network = Inception(tmp_path / "weights")
+    both = [[Image.open(path) for path in sorted(folder.rglob(glob))] for folder, glob in
+            ((real, "real-*.png"), (run, "pack-*.png"))]  # fmt: skip
+    features = [network.embed(images) for images in both]
+    assert summary["systems"]["pack"]["fid"]["value"] == pytest.approx(frechet(*features).value, rel=1e-3)
+    assert summary["systems"]["pack"]["kid"]["pictures"] == [6, 4]
+    low, high = summary["systems"]["base"]["kid"]["interval"]
+    assert low < summary["systems"]["base"]["kid"]["value"] < high
+    assert "look at the interval" in summary["systems"]["base"]["kid"]["warning"]
 
 
 def test_quality_weights_the_diversity_where_it_is_known_of_all(run, tmp_path):

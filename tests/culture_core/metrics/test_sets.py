@@ -7,7 +7,6 @@ import pytest
 import scipy.linalg
 import torch
 from PIL import Image
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torchmetrics.image.fid import NoTrainInceptionV3
 
 from culture_core.metrics import MetricError
@@ -99,7 +98,7 @@ def test_weights_that_are_no_tensors_or_of_another_network_are_refused(tmp_path)
     (tmp_path / INCEPTION).write_bytes(b"no weights")
     with pytest.raises(MetricError, match="cannot be read as weights"):
         Inception(tmp_path)
-    torch.save({"a": Image}, tmp_path / INCEPTION)
+    torch.save({"a": tmp_path}, tmp_path / INCEPTION)
     with pytest.raises(MetricError, match="cannot be read as weights"):
         Inception(tmp_path)
     torch.save({"a": torch.zeros(1)}, tmp_path / INCEPTION)
@@ -108,14 +107,7 @@ def test_weights_that_are_no_tensors_or_of_another_network_are_refused(tmp_path)
 
 
 def test_inception_gives_the_features_of_its_weights(tmp_path):
-    class Blank(FeatureExtractorInceptionV3):
-        """Of random weights: it keeps those that it was made with."""
-
-        def load_state_dict(self, state):
-            pass
-
-    torch.save({}, tmp_path / INCEPTION)
-    torch.save(Blank("x", ["2048"], str(tmp_path / INCEPTION)).state_dict(), tmp_path / INCEPTION)
+    save_inception(tmp_path / INCEPTION)
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8))
     found = Inception(tmp_path).embed([picture])
     net = NoTrainInceptionV3("inception-v3-compat", ["2048"], str(tmp_path / INCEPTION))
