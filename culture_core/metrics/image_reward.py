@@ -63,10 +63,14 @@ class ImageReward:
             raise MetricError(f"ImageReward's weights are not in {weights}: download {links} into it")
         self._device = device
         self._log = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            [python, WORKER, "--weights", weights.resolve(), "--device", device, *options],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=_environment(),
-        )  # fmt: skip
+        command = [python, WORKER, "--weights", weights.resolve(), "--device", device, *options]
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=_environment()
+            )
+        except OSError as error:
+            self._log.close()
+            raise MetricError(f"{python} cannot be started: {error}; {PYTHON_VARIABLE} names it") from error
         try:
             self._read("ready")
         except BaseException:

@@ -46,8 +46,8 @@ def read_pictures(folder: Path) -> list[RunPicture]:
                 records.append(parse_object(line))
             except ValueError as error:
                 raise MetricError(f"{path}, line {number}: is {error}") from error
-    strengths = Counter(system for system, _ in {(r.get("system"), str(r.get("strength"))) for r in records})
-    found = [_picture(folder, record, strengths[record.get("system")] > 1) for record in records]
+    strengths = Counter(system for system, _ in {(_system(r), str(r.get("strength"))) for r in records})
+    found = [_picture(folder, record, strengths[_system(record)] > 1) for record in records]
     if not found:
         raise MetricError(f"{path} lists no picture")
     names = Counter(picture.file_name for picture in found)
@@ -66,9 +66,13 @@ def _picture(folder: Path, record: dict[str, Any], several: bool) -> RunPicture:
     item = record.get("item") or text
     if not isinstance(text, str) or not item:
         raise MetricError(f"{folder / METADATA}: {name} has no item, neutral or prompt")
-    system = str(record.get("system") or "")
+    system = _system(record)
     system = f"{system}, strength {record.get('strength')}" if several else system
     english = record.get("english")
     return RunPicture(
         name, root / name, system, text, english if isinstance(english, str) else None, str(item)
     )
+
+
+def _system(record: dict[str, Any]) -> str:
+    return str(record.get("system") or "")

@@ -109,8 +109,8 @@ def measure_run(
         quality: of pictures by file name, 0 to 1, for the quality-weighted Vendi score.
 
     Raises:
-        MetricError: for an unknown metric, a run or reference that does not fit, a model that is missing, or
-            an `output` with figures by other models.
+        ValueError: for an unknown metric, a run or reference that does not fit, a model that is missing, or
+            an `output` with figures by other models; `MetricError` but for the model of CLIPScore.
     """
     metrics = list(dict.fromkeys(metrics))
     if unknown := [name for name in metrics if name not in METRICS]:

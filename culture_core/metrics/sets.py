@@ -85,9 +85,13 @@ def frechet(first: Tensor, second: Tensor) -> Figures:
         MetricError: for fewer than two pictures a side.
     """
     counts = _counts(first, second, 2)
-    metric = optional("torchmetrics.image.fid").FrechetInceptionDistance(feature=_Given(first.shape[1]))
-    metric.update(first.double(), real=True)
-    metric.update(second.double(), real=False)
+    both = torch.cat([first, second]).double()
+    if len(both) < both.shape[1]:
+        # In the directions in which they differ the figure is the same, and much faster had.
+        both = both @ torch.linalg.svd(both - both.mean(0), full_matrices=False).Vh.mT
+    metric = optional("torchmetrics.image.fid").FrechetInceptionDistance(feature=_Given(both.shape[1]))
+    metric.update(both[: len(first)], real=True)
+    metric.update(both[len(first) :], real=False)
     few = min(counts) < FEW_FID
     return Figures(
         max(float(metric.compute()), 0.0), None, counts,

@@ -71,6 +71,12 @@ def test_without_its_environment_the_commands_that_make_it_are_said(weights, mon
     assert REQUIREMENTS.is_file()
 
 
+def test_an_interpreter_that_is_none_is_said(weights, tmp_path):
+    (tmp_path / "python").write_text("no program")
+    with pytest.raises(MetricError, match="python cannot be started"):
+        ImageReward(weights, python=tmp_path / "python")
+
+
 def test_missing_weights_are_named(process, weights):
     (weights / "med_config.json").unlink()
     with pytest.raises(MetricError, match="not in .*weights: download https.*/med_config.json into it"):

@@ -12,6 +12,8 @@ from torchmetrics.image.fid import NoTrainInceptionV3
 from culture_core.metrics import MetricError
 from culture_core.metrics.sets import INCEPTION, Inception, frechet, kernel
 
+from .networks import save_inception
+
 GENERATOR = torch.Generator().manual_seed(0)
 FIRST = torch.randn(40, 5, generator=GENERATOR)
 SECOND = 0.7 * torch.randn(30, 5, generator=GENERATOR) + torch.tensor([1.0, 0, 0, 0.5, 0])
@@ -29,13 +31,21 @@ def literal_kid(x: np.ndarray, y: np.ndarray) -> float:
     return same + other - 2 * sum(k(a, b) for a in x for b in y) / (n * m)
 
 
-def test_fid_is_the_distance_of_two_gaussians():
-    x, y = FIRST.double().numpy(), SECOND.double().numpy()
+def literal_fid(x: np.ndarray, y: np.ndarray) -> float:
+    """With the root of Σ₁ Σ₂ by way of the symmetric Σ₁^½ Σ₂ Σ₁^½, which has the same trace."""
     a, b = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
-    root = scipy.linalg.sqrtm(a @ b).real
-    expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(a + b - 2 * root)
-    found = frechet(FIRST, SECOND)
-    assert found.value == pytest.approx(expected, rel=1e-6) and found.interval is None
+    root = scipy.linalg.sqrtm(a).real
+    middle = np.sqrt(np.clip(np.linalg.eigvalsh(root @ b @ root), 0, None)).sum()
+    return ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(a) + np.trace(b) - 2 * middle
+
+
+@pytest.mark.parametrize("width", [5, 200])
+def test_fid_is_the_distance_of_two_gaussians(width):
+    spread = torch.randn(5, width, generator=GENERATOR) if width > 5 else torch.eye(5)
+    x, y = FIRST @ spread, SECOND @ spread
+    found = frechet(x, y)
+    expected = literal_fid(x.double().numpy(), y.double().numpy())
+    assert found.value == pytest.approx(expected, rel=1e-4) and found.interval is None
     assert found.pictures == (40, 30) and "fewer than 2048" in found.warning
     assert frechet(FIRST, FIRST).value == pytest.approx(0, abs=1e-6)
 
