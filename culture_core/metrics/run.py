@@ -186,7 +186,7 @@ class _Work:
 
     def write(self, before: Mapping[str, Any]) -> dict[str, Any]:
         """Both files, with what earlier calls found where the run has not changed since."""
-        run = _digest([[*picture, self._hashes[picture.path]] for picture in self._pictures])
+        run = _digest([[*p._replace(path=Path()), self._hashes[p.path]] for p in self._pictures])
         if before.get("run") != run:
             before = {}
         kept = read_metrics(self._output) if before else {}

@@ -8,8 +8,10 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 
 def save_alexnet(path: Path, seed: int = 0) -> Path:
+    """Its convolutions; LPIPS needs no more."""
     torch.manual_seed(seed)
-    torch.save(torchvision.models.alexnet(weights=None).state_dict(), path)
+    state = torchvision.models.alexnet(weights=None).state_dict()
+    torch.save({name: values for name, values in state.items() if name.startswith("features")}, path)
     return path
 
 

@@ -40,7 +40,7 @@ def literal_lpips(features: torch.nn.Sequential, heads: list[torch.Tensor], a: I
 
 def test_distances_are_those_of_the_equation(weights):
     alexnet = torchvision.models.alexnet(weights=None)
-    alexnet.load_state_dict(torch.load(weights / FILE, weights_only=True))
+    alexnet.load_state_dict(torch.load(weights / FILE, weights_only=True), strict=False)
     for layer in alexnet.features:
         layer.inplace = False
     folder = next(iter(torchmetrics.__path__)) + "/functional/image/lpips_models/alex.pth"

@@ -146,6 +146,9 @@ def test_further_metrics_are_added_and_a_changed_run_is_measured_anew(run, model
     measure_run(run, ["clip"], output, instruments=tools)
     both = measure_run(run, ["diversity_miniature"], output, instruments=tools)
     assert set(both["systems"]["base"]) == {"clip", "diversity_miniature"}
+    run = run.rename(tmp_path / "moved")
+    again = measure_run(run, ["diversity_miniature"], output, instruments=tools)
+    assert again == both
     name = "images/base-house-0.png"
     before = read_metrics(output)[name]
     Image.new("RGB", (64, 64), "blue").save(run / name)
