@@ -50,12 +50,11 @@ def _write(answers, answer):
 
 
 def _load(options):
-    import torch
-
     weights = options.weights
     if (weights / "bert-base-uncased").is_dir():
         os.chdir(weights)  # the library asks for its tokenizer by this name: a folder goes before the hub
     import ImageReward
+    import torch
 
     torch.manual_seed(0)
     model = ImageReward.ImageReward(device=options.device, med_config=str(weights / "med_config.json"))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,11 @@ def test_a_process_that_cannot_start_says_why(process):
         process("echo No module named ImageReward >&2", "exit 3")
     with pytest.raises(MetricError, match="ImageReward failed: no weights"):
         process("""echo '{"error": "no weights"}'""")
+
+
+def test_an_environment_without_the_library_is_said(weights):
+    with pytest.raises(MetricError, match="failed: ModuleNotFoundError: No module named 'ImageReward'"):
+        ImageReward(weights, python=Path(sys.executable))
 
 
 def test_a_process_that_dies_in_between_says_why(process):
