@@ -13,6 +13,7 @@ COMMANDS = {
     "mask": "mask the culture neurons and random ones, and compare",
     "train-enhancer": "train a layer enhancer on pictures of a culture, with a diffusers pipeline",
     "judge": "judge the cultures that pictures show (CultureVQA)",
+    "metrics": "measure a run's pictures: CLIPScore, ImageReward, LPIPS, FID, KID, diversity",
     "bench": "build, review, split, check and exchange a CultureBench of captioned pictures",
     "inspect": "say what a file of this pack, or an SAE of another library, holds",
     "reproduce": "run the paper's whole study in miniature and write the report",

@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from ..cultures import CULTURES
-from ..vlm.images import prepared
+from ..dual_encoder import DualEncoder
 from .base import UNRECOGNISABLE, Verdict, labels, verdict_of
 
 TEMPLATES = (
@@ -54,49 +53,24 @@ class ZeroShotJudge:
         Raises:
             ValueError: for a folder that is missing or holds no such model, or a label that does not exist.
         """
-        import transformers
-
         unknown = set(descriptions or ()) - set(labels())
         if unknown:
             raise ValueError(f"descriptions of unknown labels: {', '.join(sorted(unknown))}")
-        if not (folder / "config.json").is_file():
-            raise ValueError(f"{folder} is no Hugging Face folder: it has no config.json")
-        try:
-            self._processor = transformers.AutoProcessor.from_pretrained(folder, local_files_only=True)
-            model = transformers.AutoModel.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True
-            )
-            self._model = model.to(device).eval().requires_grad_(False)
-            self._scale = float(model.logit_scale.exp())
-        except Exception as error:  # transformers raises a dozen kinds for a damaged folder
-            raise ValueError(f"{folder} cannot be loaded as a CLIP or SigLIP: {error}") from error
-        self.name = folder.name
+        self._encoder = DualEncoder(folder, device)
+        self.name = self._encoder.name
         self.descriptions = {**_described(templates), **(descriptions or {})}
-        self._texts = torch.stack([self._text(texts) for texts in self.descriptions.values()])  # [labels, d]
+        means = [self._encoder.texts(texts).mean(0) for texts in self.descriptions.values()]
+        self._texts = torch.nn.functional.normalize(torch.stack(means), dim=-1)  # [labels, d]
 
     def settings(self) -> dict[str, Any]:
         texts = {label: list(descriptions) for label, descriptions in self.descriptions.items()}
         return {"judge": "zero-shot", "model": self.name, "descriptions": texts}
 
-    @torch.no_grad()
     def judge(self, image: Image.Image) -> Verdict:
         """Shares are the softmax of the scaled cosines between the picture and each label."""
-        inputs = self._processor(images=prepared(image, 1024), return_tensors="pt").to(self._model.device)
-        picture = _unit(_features(self._model.get_image_features(**inputs)))[0]  # [d]
-        shares = (self._scale * self._texts @ picture).softmax(0)
+        picture = self._encoder.images([image])[0]  # [d]
+        shares = (self._encoder.scale * self._texts @ picture).softmax(0)
         return verdict_of(dict(zip(self.descriptions, shares.tolist(), strict=True)), self.name)
-
-    @torch.no_grad()
-    def _text(self, descriptions: Sequence[str]) -> Tensor:
-        """The mean direction of a label's descriptions, [d]."""
-        # SigLIP was trained on padded texts and pools its last place, so it must be padded here as well.
-        siglip = self._model.config.model_type.startswith("siglip")
-        inputs = self._processor(
-            text=list(descriptions), padding="max_length" if siglip else True, truncation=True,
-            return_tensors="pt",
-            **({"max_length": self._model.config.text_config.max_position_embeddings} if siglip else {}),
-        ).to(self._model.device)  # fmt: skip
-        return _unit(_unit(_features(self._model.get_text_features(**inputs))).mean(0))
 
 
 def _described(templates: Sequence[str]) -> dict[str, Sequence[str]]:
@@ -108,12 +82,3 @@ def _described(templates: Sequence[str]) -> dict[str, Sequence[str]]:
     except (KeyError, IndexError, ValueError) as error:
         raise ValueError(f"a template may have {{culture}} and {{region}} only: {error}") from None
     return {**cultures, UNRECOGNISABLE: NOTHING}
-
-
-def _features(found: Any) -> Tensor:
-    """[n, d]; later versions of transformers return them inside an output object."""
-    return (found if isinstance(found, Tensor) else found.pooler_output).float()
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    return vectors / vectors.norm(dim=-1, keepdim=True)
