@@ -111,6 +111,8 @@ def ablate(
             "The same prompt and seed under all treatments, a column a culture; below it what was seen",
         )
     add_method(document, measured, list(systems.values()), draws)
+    named = [[TREATMENTS[treatment], system] for treatment, system in systems.items()]
+    document.table(("treatment", "system"), named, "Which system is which treatment", name="treatments")
     everything = {("all prompts", s, key): figure for (s, key), figure in figures.items()}
     add_all_figures(document, everything, measured.measures)
     return Study(
@@ -214,12 +216,12 @@ def _section(
             interval_picture(drawn, what, (min(0.0, *ends), max(1.0, *ends) * 1.05)),
             f"Share of the {what}, 95 % interval; 1 is {'nothing lost' if masked else 'as good as explicit'}",
         )
-    header = ["treatment", "system", *(one.measure.unit for one in paired.values()), what]
+    header = ["treatment", *(one.measure.unit for one in paired.values()), what]
     header += ["paper: CultureVQA %"] if paper else []
     rows = []
     for treatment in (NEUTRAL, EXPLICIT, *names):
         system, estimate = systems[treatment], found.get(treatment)
-        row = [TREATMENTS[treatment], system]
+        row: list[str | None] = [TREATMENTS[treatment]]
         row += [number(figures.get((system, key)), one.measure) for key, one in paired.items()]
         row.append(None if estimate is None else str(estimate))
         rows.append([*row, _paper(treatment, paper)] if paper else row)

@@ -29,6 +29,8 @@ from .parts import (
 )
 
 ALL = "all prompts"
+_WIDTH = 490
+"""Of a picture of intervals, pixels: two stand side by side."""
 Progress = Callable[[int, int], None]
 
 
@@ -169,15 +171,18 @@ def _outcome(document: Document, measured: Measured, table: _Table, paper: bool)
     document.section("Outcome (Table 2)", "outcome")
     for paired in table.paired.values():
         document.picture(_intervals(paired), f"{paired.measure.name}: mean and 95 % interval of each system")
-    from_paper = _quality() if paper else {}
+    quality = _quality() if paper else {}
+    from_paper = {s: quality[s.casefold()] for s in table.systems if s.casefold() in quality}
     header = ["system", *(paired.measure.unit for paired in table.paired.values()), *measured.sets]
     header += (
-        ["paper: CultureVQA %", "paper: CLIPScore", "paper: ImageReward", "paper: LPIPS"] if paper else []
+        ["paper: CultureVQA %", "paper: CLIPScore", "paper: ImageReward", "paper: LPIPS"]
+        if from_paper
+        else []
     )
     rows = []
     for system in table.systems:
         sets = [values.get(system) for values in measured.sets.values()]
-        beside = list(from_paper.get(system.casefold(), (None,) * 4)) if paper else []
+        beside = list(from_paper.get(system, (None,) * 4)) if from_paper else []
         rows.append([system, *table.row(system), *sets, *beside])
     document.table(header, rows, "Systems; 95 % intervals in parentheses", name="systems")
     if table.comparisons:
@@ -186,10 +191,8 @@ def _outcome(document: Document, measured: Measured, table: _Table, paper: bool)
         )
     else:
         document.paragraph("There is nothing to compare with: one system, or the baseline was not measured.")
-    if paper and not any(system.casefold() in from_paper for system in table.systems):
-        document.paragraph(
-            "No system has the name of one in the paper's Table 2, so that its columns are empty."
-        )
+    if paper and not from_paper:
+        document.paragraph("No system has the name of one in the paper's Table 2, which stands at the end.")
 
 
 def _intervals(paired: Paired) -> Image.Image:
@@ -198,7 +201,7 @@ def _intervals(paired: Paired) -> Image.Image:
     ends = [end for figure in figures.values() for end in figure[:3] if end is not None]
     air = 0.1 * (max(ends) - min(ends)) or 0.1 * abs(max(ends)) or 1.0
     x_range = (0.0, 100.0) if paired.measure.share else (min(ends) - air, max(ends) + air)
-    return interval_picture(rows, paired.measure.unit, x_range, 780 if paired.measure.share else 500)
+    return interval_picture(rows, paired.measure.unit, x_range, _WIDTH)
 
 
 def _by_part(document: Document, measured: Measured, tables: Mapping[str, _Table]) -> None:
@@ -215,11 +218,12 @@ def _by_part(document: Document, measured: Measured, tables: Mapping[str, _Table
     ]  # fmt: skip
     header = ("of", "system", *(measured.measures[key].unit for key in measures), "pictures")
     document.table(header, rows, "Systems by split", name="splits")
-    for part, table in tables.items():
-        if table.comparisons:
-            add_comparisons(
-                document, table.comparisons, measured.measures, f"{part}: differences to {table.baseline}"
-            )
+    with document.details("Differences within each split"):
+        for part, table in tables.items():
+            if table.comparisons:
+                add_comparisons(
+                    document, table.comparisons, measured.measures, f"{part}: differences to {table.baseline}"
+                )
 
 
 def _cultures(document: Document, table: _Table) -> None:

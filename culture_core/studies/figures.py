@@ -13,6 +13,8 @@ from ..significance import DRAWS, Estimate, McNemar, Resamples, holm, mcnemar, s
 from .measured import Item, Measure, Measured, Picture
 
 Only = Callable[[Picture], bool]
+_FLIPS, _MOST_SIGNS = 20_000, 20_000_000
+"""So many random flips, as long as their signs fit into memory: p is no finer than one in as many."""
 
 
 class Figure(NamedTuple):
@@ -137,7 +139,9 @@ class Paired:
         for group, first, second in zip(self._groups, ours, theirs, strict=True):
             by_prompt[group].append(first - second)
         means = np.array([sum(values) / len(values) for values in by_prompt.values()])
-        p = sign_flip_test(means, self._draws, np.random.default_rng(0))
+        means = means[means != 0]  # which no flip changes
+        flips = max(self._draws, min(_FLIPS, _MOST_SIGNS // max(len(means), 1)))
+        p = sign_flip_test(means, flips, np.random.default_rng(0))
         test = mcnemar([v > 0 for v in ours], [v > 0 for v in theirs]) if self.measure.share else None
         return Comparison(
             self.measure.key, system, other, len(self.items), self.prompts, *difference, p, p, test

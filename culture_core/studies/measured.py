@@ -253,8 +253,8 @@ def _judge(folder: Path, verdicts: Mapping[str, Verdict]) -> tuple[str, str, lis
     settings = _object(folder / SETTINGS)
     asked = str(settings.get("model") or settings.get("judge") or "a judge that is not named")
     models = Counter(model for verdict in verdicts.values() for model in verdict.models)
-    answered = ", ".join(f"{model} ({count} answers)" for model, count in models.most_common())
-    described = f"{asked}; answered by {answered or 'a model that is not named'}"
+    answered = ", ".join(f"{count} by {model}" for model, count in models.most_common())
+    described = f"{asked}; answers: {answered or 'of a model that is not named'}"
     if rotations := settings.get("rotations"):
         described += f"; {rotations} orders of the options"
     warned = []

@@ -153,17 +153,19 @@ def add_comparisons(
             mark = "more" if one.difference > 0 else "less"
             good = (one.difference > 0) == (measure.better > 0) if measure.better else None
         digits, test = measure.digits, one.mcnemar
-        interval = None if one.low is None else f"{one.low:+.{digits}f} – {one.high:+.{digits}f}"
+        difference = f"{one.difference:+.{digits}f}"
+        if one.low is not None and one.high is not None:
+            difference += f" ({one.low:+.{digits}f} – {one.high:+.{digits}f})"
         rows.append(
             [
-                measure.name, one.system, one.other, Cell(f"{one.difference:+.{digits}f}", mark, good),
-                interval, p_text(one.p), p_text(one.p_holm), test and p_text(test.p_value),
+                measure.name, one.system, one.other, Cell(difference, mark, good), p_text(one.p),
+                p_text(one.p_holm), test and p_text(test.p_value),
                 test and f"{test.first_only} : {test.second_only}", one.items, one.prompts,
             ]
         )  # fmt: skip
     header = (
-        "measure", "system", "against", "difference", "95 %", "p", "p, Holm", "McNemar p", "right alone",
-        "pictures", "prompts",
+        "measure", "system", "against", "difference", "p", "p, Holm", "McNemar p", "right alone", "pictures",
+        "prompts",
     )  # fmt: skip
     document.table(header, rows, caption, name=name)
 

@@ -169,7 +169,7 @@ def _curves(document: Document, measured: Measured, systems: Sequence[_Swept]) -
                     measure.unit,
                     "strength",
                     y_range=(0, 100) if measure.share else None,
-                    size=(640, 420),
+                    size=(490, 340),
                 ),
                 f"{measure.name} over the strength, with 95 % intervals",
             )
