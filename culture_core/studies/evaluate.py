@@ -61,6 +61,8 @@ def evaluate(
     if baseline not in systems:
         raise StudyError(f"there is no system {baseline!r} to compare with: there are {'; '.join(systems)}")
     parts = {ALL: lambda picture: True, **_parts(measured, by, splits or {})}
+    if CULTURE in measured.measures:
+        require(Paired(measured, measured.measures[CULTURE], systems))
     tables = {}
     for done, (part, only) in enumerate(parts.items()):
         progress(done, len(parts) + 1)
@@ -68,13 +70,11 @@ def evaluate(
         if not tables[part].paired:
             raise StudyError(f"no item of {part!r} was drawn and measured in all systems")
     whole = tables[ALL]
-    if CULTURE in measured.measures:
-        require(Paired(measured, measured.measures[CULTURE], systems))
     warnings = [*measured.warnings, *whole.warnings()]
     document = Document(f"Systems compared: {measured.folder.resolve().name}")
     document.paragraph(
         f"{len(systems)} systems on the same prompts and seeds; differences are to {baseline}. "
-        f"CultureVQA is judged by {_judge(measured)}."
+        + (f"CultureVQA is judged by {_judge(measured)}." if whole.culture else "No judge was asked.")
     )
     _outcome(document, measured, whole, paper)
     add_warnings(document, warnings)
@@ -164,7 +164,7 @@ def _value(picture: Picture, name: str) -> str:
 
 
 def _judge(measured: Measured) -> str:
-    return dict(measured.instruments).get("CultureVQA", "nobody")
+    return dict(measured.instruments)["CultureVQA"]
 
 
 def _outcome(document: Document, measured: Measured, table: _Table, paper: bool) -> None:

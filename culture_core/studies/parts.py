@@ -210,13 +210,17 @@ def add_method(document: Document, measured: Measured, systems: Sequence[str], d
         f"{len(seeds)} seeds, in the run {measured.folder.name}."
     )
     document.table(("measured", "by"), measured.instruments, "Models that measured", name="instruments")
+    if any(measure.share for measure in measured.measures.values()):
+        document.paragraph(
+            "Shares of pictures that are right, such as CultureVQA, are macro accuracies: means of the "
+            "cultures' recalls, abstentions and invalid answers counted as wrong. Chance is 6.25 % in "
+            "CultureVQA. Their intervals are Wilson's."
+        )
     document.paragraph(
-        "CultureVQA is macro accuracy: the mean of the cultures' recalls, abstentions and invalid answers "
-        "counted as wrong. Chance is 6.25 %. Its interval is Wilson's. Other intervals, and those of all "
-        f"differences, are of a bootstrap ({draws} draws) in which the seeds of a prompt stand or fall "
-        "together. Systems are compared on the items (prompt, culture and seed) that all of them drew and "
-        "that were measured. p is of a sign-flip test over prompts, McNemar's exact over pictures; Holm's "
-        "correction is for all comparisons of one measure in one table."
+        f"Other intervals, and those of all differences, are of a bootstrap ({draws} draws) in which the seeds "
+        "of a prompt stand or fall together. Systems are compared on the items (prompt, culture and seed) that "
+        "all of them drew and that were measured. p is of a sign-flip test over prompts, McNemar's exact over "
+        "pictures; Holm's correction is for all comparisons of one measure in one table."
     )
     _add_missing(document, measured, systems)
 
