@@ -17,7 +17,7 @@ from .measured import CULTURE, Measured, StudyError
 from .parts import (
     Study,
     add_all_figures,
-    add_comparisons,
+    add_differences,
     add_method,
     add_warnings,
     comparison_warnings,
@@ -99,7 +99,7 @@ def ablate(
         "Amplifying and enhancing against neutral and explicit prompts, masking against explicit ones, and "
         "each against its controls."
     )
-    add_comparisons(document, compared, measured.measures, "Differences between treatments", "differences")
+    add_differences(document, compared, measured.measures, CULTURE, "Differences between treatments")
     add_warnings(document, warnings)
     items = shown_items(measured, list(systems.values()))
     if items:

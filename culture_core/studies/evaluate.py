@@ -154,7 +154,7 @@ def _parts(measured: Measured, by: Sequence[str], splits: Mapping[str, Collectio
         if not values:
             raise StudyError(f"no picture of the run has a field {name!r} in its metadata")
         for value in values:
-            found[f"{name} {value}"] = lambda p, name=name, value=value: _value(p, name) == value
+            found[f"{name}: {value}"] = lambda p, name=name, value=value: _value(p, name) == value
     return found
 
 

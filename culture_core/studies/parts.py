@@ -143,15 +143,20 @@ def add_comparisons(
     measures: Mapping[str, Measure],
     caption: str,
     name: str = "",
+    coloured: bool = True,
 ) -> None:
-    """A table of differences; a green mark where a difference is more than chance and to the better."""
+    """A table of differences, marked where they are more than chance.
+
+    Args:
+        coloured: green for the better, red for the worse.
+    """
     rows = []
     for one in comparisons:
         measure = measures[one.measure]
         mark, good = ("not told apart", None)
         if one.told_apart:
             mark = "more" if one.difference > 0 else "less"
-            good = (one.difference > 0) == (measure.better > 0) if measure.better else None
+            good = (one.difference > 0) == (measure.better > 0) if measure.better and coloured else None
         digits, test = measure.digits, one.mcnemar
         difference = f"{one.difference:+.{digits}f}"
         if one.low is not None and one.high is not None:
@@ -168,6 +173,24 @@ def add_comparisons(
         "prompts",
     )  # fmt: skip
     document.table(header, rows, caption, name=name)
+
+
+def add_differences(
+    document: Document,
+    comparisons: Sequence[Comparison],
+    measures: Mapping[str, Measure],
+    main: str,
+    caption: str,
+) -> None:
+    """A table of the main measure's differences, without colours, and the others' folded away."""
+    own = [one for one in comparisons if one.measure == main]
+    others = [one for one in comparisons if one.measure != main]
+    add_comparisons(document, own, measures, caption, "differences", coloured=False)
+    if others:
+        with document.details("The same in other measures"):
+            add_comparisons(
+                document, others, measures, f"{caption}: other measures", "differences-others", coloured=False
+            )
 
 
 def add_all_figures(
@@ -217,10 +240,10 @@ def add_method(document: Document, measured: Measured, systems: Sequence[str], d
             "CultureVQA. Their intervals are Wilson's."
         )
     document.paragraph(
-        f"Other intervals, and those of all differences, are of a bootstrap ({draws} draws) in which the seeds "
-        "of a prompt stand or fall together. Systems are compared on the items (prompt, culture and seed) that "
-        "all of them drew and that were measured. p is of a sign-flip test over prompts, McNemar's exact over "
-        "pictures; Holm's correction is for all comparisons of one measure in one table."
+        f"Other intervals, and those of all differences, are of a bootstrap ({draws} draws) in which the "
+        "seeds of a prompt stand or fall together. Systems are compared on the items (prompt, culture and "
+        "seed) that all of them drew and that were measured. p is of a sign-flip test over prompts, McNemar's"
+        " exact over pictures; Holm's correction is for all comparisons of one measure in one table."
     )
     _add_missing(document, measured, systems)
 

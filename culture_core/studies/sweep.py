@@ -13,7 +13,7 @@ from .measured import CULTURE, Measured, StudyError
 from .parts import (
     Study,
     add_all_figures,
-    add_comparisons,
+    add_differences,
     add_method,
     add_warnings,
     figures_json,
@@ -109,9 +109,7 @@ def sweep(measured: Measured, choose: str = "", draws: int = DRAWS) -> Study:
     for one in systems:
         _system(document, measured, one)
     document.section("Against the weakest strength", "comparisons")
-    add_comparisons(
-        document, compared, measured.measures, "Differences to the weakest strength", "differences"
-    )
+    add_differences(document, compared, measured.measures, choose, "Differences to the weakest strength")
     add_warnings(document, warnings)
     add_method(document, measured, [name for one in systems for name in one.at.values()], draws)
     figures = {

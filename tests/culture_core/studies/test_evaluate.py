@@ -76,7 +76,7 @@ def test_differences_are_to_the_baseline_and_marked(report, found):
 def test_splits_are_measured_by_themselves(report, found):
     study, folder = report
     parts = list(study.result["comparisons"])
-    assert parts[:2] == ["all prompts", "in domain"] and "category tableware" in parts
+    assert parts[:2] == ["all prompts", "in domain"] and "category: tableware" in parts
     own = [
         found.measures[CULTURE].values[picture.file]
         for item, picture in found.of("amplified").items()
