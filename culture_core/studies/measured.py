@@ -4,12 +4,14 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..cultures import culture
+from ..judges.agreement import Agreement, agreement
 from ..judges.base import Verdict
+from ..judges.results import Judged
 from ..judges.run import SETTINGS, read_run
 from ..user_study.pictures import METADATA, picture_path
 
@@ -79,8 +81,10 @@ _KNOWN = {
     "lpips": ("LPIPS to the reference", 0),
     "lpips_neutral": ("LPIPS to the neutral picture", 0),
     "noun": ("noun accuracy", 1),
+    "relevance": ("relevance, 1 to 5", 1),
+    "exaggeration": ("exaggeration, 1 to 5", -1),
 }
-"""Names and directions of metrics' fields; others keep their names."""
+"""Names and directions of metrics' fields and judges' grades; others keep their names."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,9 @@ class Measured:
     """Figures of whole systems, by figure and system."""
     instruments: tuple[tuple[str, str], ...]
     """What was measured by what, for people."""
-    warnings: tuple[str, ...] = field(default=())
+    agreement: tuple[tuple[str, Agreement], ...] = ()
+    """Of the first judge and each other one, by its name."""
+    warnings: tuple[str, ...] = ()
 
     @property
     def systems(self) -> list[str]:
@@ -126,17 +132,23 @@ def read_measured(
     pictures = _pictures(run, systems)
     if not judged and not metrics:
         raise StudyError("there is nothing to study: give a judge's answers, metrics' figures, or both")
-    measures, instruments, warnings = {}, [], []
-    verdicts: dict[str, Verdict] = {}
+    measures, instruments, warnings, agreed = {}, [], [], []
+    verdicts: dict[str, Judged] = {}
     for number, folder in enumerate(judged, start=1):
         own = _verdicts(folder, pictures)
         name, described, warned = _judge(folder, own)
         key = CULTURE if number == 1 else f"{CULTURE}_{number}"
         title = "CultureVQA" if number == 1 else f"CultureVQA by {name}"
-        right = {p.file: float(own[p.file].label == p.item.culture) for p in pictures if p.file in own}
+        right = {file: float(one.right) for file, one in own.items()}
         measures[key] = Measure(key, title, right, share=True, better=1)
         instruments.append((title, described))
+        graded = _grades(own, "" if number == 1 else f" by {name}", number)
+        measures |= {measure.key: measure for measure in graded}
         warnings += [*warned, *_missing(title, right, pictures)]
+        warnings += [text for one in graded for text in _missing(one.name, one.values, pictures)]
+        if verdicts and (shared := [file for file in own if file in verdicts]):
+            labels = ([side[file].verdict.label for file in shared] for side in (verdicts, own))
+            agreed.append((name, agreement(*labels)))
         verdicts = verdicts or own
     sets: dict[str, dict[str, float]] = {}
     for folder in metrics:
@@ -155,7 +167,10 @@ def read_measured(
         warnings += warned
         for name, values in own_sets.items():
             sets.setdefault(name, {}).update(values)
-    return Measured(run, tuple(pictures), measures, verdicts, sets, tuple(instruments), tuple(warnings))
+    return Measured(
+        run, tuple(pictures), measures, {file: one.verdict for file, one in verdicts.items()}, sets,
+        tuple(instruments), tuple(agreed), tuple(warnings),
+    )  # fmt: skip
 
 
 def _pictures(run: Path, systems: Sequence[str]) -> list[Picture]:
@@ -233,7 +248,7 @@ def _check(pictures: Sequence[Picture]) -> None:
                 )
 
 
-def _verdicts(folder: Path, pictures: Sequence[Picture]) -> dict[str, Verdict]:
+def _verdicts(folder: Path, pictures: Sequence[Picture]) -> dict[str, Judged]:
     judged = {one.file: one for one in read_run(folder)}
     for picture in pictures:
         one = judged.get(picture.file)
@@ -242,17 +257,29 @@ def _verdicts(folder: Path, pictures: Sequence[Picture]) -> dict[str, Verdict]:
                 f"{folder} judged {picture.file} for {one.culture}, the run drew it for "
                 f"{picture.item.culture}: these answers are of another run"
             )
-    found = {p.file: judged[p.file].verdict for p in pictures if p.file in judged}
+    found = {p.file: judged[p.file] for p in pictures if p.file in judged}
     if not found:
         raise StudyError(f"{folder} has no answer about any picture of this run: judge this run")
     return found
 
 
-def _judge(folder: Path, verdicts: Mapping[str, Verdict]) -> tuple[str, str, list[str]]:
+def _grades(judged: Mapping[str, Judged], by: str, number: int) -> list[Measure]:
+    """The graded questions, of pictures whose answer is a grade."""
+    found = []
+    for key in dict.fromkeys(key for one in judged.values() for key in one.grades):
+        values = {
+            file: float(grade) for file, one in judged.items() if (grade := one.grades.get(key)) is not None
+        }
+        name, better = _KNOWN.get(key, (key, 0))
+        found.append(Measure(key if number == 1 else f"{key}_{number}", name + by, values, better=better))
+    return found
+
+
+def _judge(folder: Path, judged: Mapping[str, Judged]) -> tuple[str, str, list[str]]:
     """A judge's name, what it is for people, and what to be warned of."""
     settings = _object(folder / SETTINGS)
     asked = str(settings.get("model") or settings.get("judge") or "a judge that is not named")
-    models = Counter(model for verdict in verdicts.values() for model in verdict.models)
+    models = Counter(model for one in judged.values() for model in one.verdict.models)
     answered = ", ".join(f"{count} by {model}" for model, count in models.most_common())
     described = f"{asked}; answers: {answered or 'of a model that is not named'}"
     if rotations := settings.get("rotations"):

@@ -233,6 +233,12 @@ def add_method(document: Document, measured: Measured, systems: Sequence[str], d
         f"{len(seeds)} seeds, in the run {measured.folder.name}."
     )
     document.table(("measured", "by"), measured.instruments, "Models that measured", name="instruments")
+    if measured.agreement:
+        rows = [[name, one.pictures, 100 * one.agreed, one.kappa] for name, one in measured.agreement]
+        document.table(
+            ("the first judge and", "pictures", "same answer, %", "Cohen's κ"), rows, "Agreement of judges",
+            {"same answer, %": ".1f", "Cohen's κ": ".2f"}, name="agreement",
+        )  # fmt: skip
     if any(measure.share for measure in measured.measures.values()):
         document.paragraph(
             "Shares of pictures that are right, such as CultureVQA, are macro accuracies: means of the "

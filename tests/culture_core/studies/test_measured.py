@@ -123,7 +123,21 @@ def test_a_second_judge_stands_beside_the_first(copied, tmp_path):
     found = read_measured(copied["run"], [copied["judged"], other])
     second = found.measures["culture_vqa_2"]
     assert second.name == "CultureVQA by second" and sum(second.values.values()) == 30
+    ((name, agreed),) = found.agreement
+    same = sum(verdict.label == "th" for verdict in found.verdicts.values()) / 120
+    assert (name, agreed.pictures, agreed.agreed) == ("second", 120, pytest.approx(same))
     assert found.verdicts[found.pictures[-1].file].models == ("miniature",)
+
+
+def test_grades_are_measures_and_invalid_ones_are_missing(copied):
+    def grade(n, line):
+        line["grades"] = {"exaggeration": {"value": None if n == 5 else 1 + n % 5, "text": ""}}
+
+    change(copied["judged"] / "answers.jsonl", grade)
+    found = read_measured(copied["run"], [copied["judged"]])
+    measure = found.measures["exaggeration"]
+    assert (measure.better, measure.share, len(measure.values)) == (-1, False, 119)
+    assert any("exaggeration, 1 to 5 is missing" in w and "1 of 40 of neutral" in w for w in found.warnings)
 
 
 def test_figures_of_whole_systems_are_read_with_their_warnings(copied):
