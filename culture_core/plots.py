@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -71,16 +72,70 @@ def curve_picture(
     picture = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(picture, "RGBA")
     _draw_axes(draw, frame, title, x_label, y_label)
-    _draw_band(draw, frame, band, first_x)
+    _draw_band(draw, frame, [(first_x + i, low, high) for i, (low, high) in enumerate(band)], COLOURS[0])
     if marker is not None:
         x = frame.x(marker)
         draw.line([(x, frame.top), (x, frame.bottom)], fill=(*_INK, 150), width=2)
     for index, values in enumerate(curves.values()):
-        _draw_curve(draw, frame, values, first_x, COLOURS[index % len(COLOURS)])
+        _draw_curve(draw, frame, list(enumerate(values, start=first_x)), COLOURS[index % len(COLOURS)])
     for index, places in enumerate(rings.values(), start=len(curves)):
         _draw_rings(draw, frame, places, COLOURS[index % len(COLOURS)])
     if legend:
         _draw_legend(draw, frame, list(curves), list(rings))
+    return picture
+
+
+class Point(NamedTuple):
+    """A place of a line, with its interval."""
+
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+
+
+def line_picture(
+    lines: Mapping[str, Sequence[Point]],
+    title: str,
+    x_label: str = "",
+    y_label: str = "",
+    size: tuple[int, int] = (800, 480),
+    y_range: tuple[float, float] | None = None,
+    legend: bool = True,
+) -> Image.Image:
+    """Lines over any numbers, each with a band between the intervals of its points.
+
+    Args:
+        lines: points by name, in the order of their x.
+        size: in pixels; it becomes wider where the legend needs it.
+        y_range: lowest and highest y; None: what the values and intervals need.
+        legend: whether to explain the colours; without it a small picture has small margins.
+
+    Raises:
+        ValueError: where there is nothing finite to draw.
+    """
+    points = [point for line in lines.values() for point in line if math.isfinite(point.y)]
+    if not points:
+        raise ValueError("there is no finite value to draw")
+    heights = [y for point in points for y in (point.y, point.low, point.high) if y is not None]
+    low, high = min(point.x for point in points), max(point.x for point in points)
+    if legend:
+        font = ImageFont.load_default(14)
+        needed = _MARGINS[0] + sum(_entry_width(name, font) for name in lines) + 8
+        size = max(size[0], math.ceil(needed)), size[1]
+    margins = _MARGINS if legend or size[0] >= _SMALL else _SMALL_MARGINS
+    x_range = (low, high) if low < high else _padded(low, high)
+    frame = _Frame(size, x_range, y_range or _padded(min(heights), max(heights)), margins)
+    picture = Image.new("RGB", size, _PAPER)
+    draw = ImageDraw.Draw(picture, "RGBA")
+    _draw_axes(draw, frame, title, x_label, y_label, whole=False)
+    for index, line in enumerate(lines.values()):
+        band = [(point.x, point.low, point.high) for point in line if None not in (point.low, point.high)]
+        _draw_band(draw, frame, band, COLOURS[index % len(COLOURS)])
+    for index, line in enumerate(lines.values()):
+        _draw_curve(draw, frame, [point[:2] for point in line], COLOURS[index % len(COLOURS)])
+    if legend:
+        _draw_legend(draw, frame, list(lines))
     return picture
 
 
@@ -294,16 +349,18 @@ def _ticks(low: float, high: float, wanted: int, whole: bool = False) -> list[fl
     return [index * step for index in range(first, math.floor(high / step) + 1)]
 
 
-def _draw_axes(draw: ImageDraw.ImageDraw, frame: _Frame, title: str, x_label: str, y_label: str) -> None:
+def _draw_axes(
+    draw: ImageDraw.ImageDraw, frame: _Frame, title: str, x_label: str, y_label: str, whole: bool = True
+) -> None:
     small, large = (ImageFont.load_default(size) for size in ((11, 14) if frame.small else (14, 18)))
     for value in _ticks(*frame.y_range, wanted=3 if frame.small else 6):
         y = frame.y(value)
         draw.line([(frame.left, y), (frame.right, y)], fill=_GRID)
         draw.text((frame.left - 8, y), f"{value:.4g}", _INK, small, anchor="rm")
-    for value in _ticks(*frame.x_range, wanted=4 if frame.small else 12, whole=True):
+    for value in _ticks(*frame.x_range, wanted=4 if frame.small else 12, whole=whole):
         x = frame.x(value)
         draw.line([(x, frame.bottom), (x, frame.bottom + 5)], fill=_INK)
-        draw.text((x, frame.bottom + 8), f"{value:.0f}", _INK, small, anchor="ma")
+        draw.text((x, frame.bottom + 8), f"{value:.4g}", _INK, small, anchor="ma")
     if frame.y_range[0] < 0 < frame.y_range[1]:
         draw.line([(frame.left, frame.y(0)), (frame.right, frame.y(0))], fill=(150, 150, 150))
     draw.line([(frame.left, frame.top), (frame.left, frame.bottom), (frame.right, frame.bottom)], fill=_INK)
@@ -320,19 +377,26 @@ def _draw_axes(draw: ImageDraw.ImageDraw, frame: _Frame, title: str, x_label: st
 
 
 def _draw_band(
-    draw: ImageDraw.ImageDraw, frame: _Frame, band: list[tuple[float, float]], first_x: int
+    draw: ImageDraw.ImageDraw,
+    frame: _Frame,
+    band: Sequence[tuple[float, float, float]],
+    colour: tuple[int, int, int],
 ) -> None:
-    points = [(first_x + i, low, high) for i, (low, high) in enumerate(band) if math.isfinite(low + high)]
+    """Between (x, low, high)."""
+    points = [point for point in band if math.isfinite(point[1] + point[2])]
     if len(points) > 1:
         upper = [(frame.x(x), frame.y(high)) for x, _, high in points]
         lower = [(frame.x(x), frame.y(low)) for x, low, _ in reversed(points)]
-        draw.polygon(upper + lower, fill=(*COLOURS[0], 50))
+        draw.polygon(upper + lower, fill=(*colour, 50))
 
 
 def _draw_curve(
-    draw: ImageDraw.ImageDraw, frame: _Frame, values: list[float], first_x: int, colour: tuple[int, int, int]
+    draw: ImageDraw.ImageDraw,
+    frame: _Frame,
+    values: Sequence[tuple[float, float]],
+    colour: tuple[int, int, int],
 ) -> None:
-    points = [(frame.x(first_x + i), frame.y(v)) if math.isfinite(v) else None for i, v in enumerate(values)]
+    points = [(frame.x(x), frame.y(y)) if math.isfinite(y) else None for x, y in values]
     for a, b in zip(points, points[1:], strict=False):
         if a and b:
             draw.line([a, b], fill=colour, width=1 if frame.small else 2)

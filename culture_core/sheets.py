@@ -23,6 +23,8 @@ MAX_PIXELS = 200_000_000
 _NARROWEST_LABEL = 120
 """Room for a label under the smallest of pictures, pixels."""
 _MAX_LINES = 4
+_LABEL_LINE = 26
+"""Between the lines beside a row, pixels."""
 INK, FAINT, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 
 # File names that Pillow finds in the font folders of Linux, macOS and Windows, widest coverage first.
@@ -81,20 +83,30 @@ def contact_sheet(
         _write_row_label(draw, label, top)
         for column, image in enumerate(images[row]):
             left = LABEL_WIDTH + column * pitch[0]
-            sheet.paste(image.convert("RGB").resize((CELL, CELL), Image.Resampling.NEAREST), (left, top))
+            _paste(sheet, image, (left, top))
             if captions:
                 place = left + CELL // 2, top + CELL + CAPTION_HEIGHT // 2
                 _write(draw, place, captions[row][column], 12, FAINT, anchor="mm")
     return sheet
 
 
+def _paste(sheet: Image.Image, image: Image.Image, corner: tuple[int, int]) -> None:
+    """A picture in its cell, undistorted; the pixels of a small one stay sharp."""
+    resample = Image.Resampling.NEAREST if max(image.size) <= CELL else Image.Resampling.LANCZOS
+    fitted = ImageOps.contain(image.convert("RGB"), (CELL, CELL), resample)
+    sheet.paste(fitted, (corner[0] + (CELL - fitted.width) // 2, corner[1] + (CELL - fitted.height) // 2))
+
+
 def _write_row_label(draw: ImageDraw.ImageDraw, label: RowLabel, top: int) -> None:
-    middle = top + CELL // 2
+    middle, room = top + CELL // 2, LABEL_WIDTH - 3 * GAP
     if find_font(label.text, 17) is None:
-        _write(draw, (GAP * 2, middle), label.gloss, 15, INK, anchor="lm")
+        lines = [(line, 15, INK) for line in _wrapped(label.gloss, 15, room)]
     else:
-        _write(draw, (GAP * 2, middle - 13), label.text, 17, INK, anchor="lm")
-        _write(draw, (GAP * 2, middle + 13), label.gloss, 13, FAINT, anchor="lm")
+        lines = [(line, 17, INK) for line in _wrapped(label.text, 17, room)]
+        lines += [(line, 13, FAINT) for line in _wrapped(label.gloss, 13, room)]
+    for number, (line, size, color) in enumerate(lines):
+        shift = round((number - (len(lines) - 1) / 2) * _LABEL_LINE)
+        _write(draw, (GAP * 2, middle + shift), line, size, color, anchor="lm")
 
 
 def _write(

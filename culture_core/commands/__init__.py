@@ -18,6 +18,7 @@ COMMANDS = {
     "inspect": "say what a file of this pack, or an SAE of another library, holds",
     "reproduce": "run the paper's whole study in miniature and write the report",
     "convert": "turn SAEs of sparsify, SAELens and dictionary_learning into culture SAEs, and back",
+    "study": "compare the systems of a run, ablations and strengths, in a report with significance",
     "user-study": "make a questionnaire of a run's pictures, and analyse the answers",
 }
 """What each command does; its module has the command's name, with underscores."""

@@ -1,44 +1,8 @@
-"""Comparing two systems on the same prompts, and two judges on the same pictures."""
+"""How far two judges of the same pictures agree."""
 
-import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
-
-
-@dataclass(frozen=True)
-class McNemar:
-    """Two systems, right or wrong on the same prompts (McNemar 1947), exact."""
-
-    both: int
-    first_only: int
-    second_only: int
-    neither: int
-    p_value: float
-    """Of a difference at least this large in either direction, were both systems equally good."""
-
-    def to_json(self) -> dict[str, float]:
-        return asdict(self)
-
-
-def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> McNemar:
-    """McNemar's exact test: only prompts on which one system alone is right tell them apart, and were they
-    equally good, either would be that one half of the time.
-
-    Args:
-        first: for each prompt, whether the first system was right.
-        second: the same of the second.
-
-    Raises:
-        ValueError: for other than as many.
-    """
-    counts = Counter(zip(first, second, strict=True))
-    only = counts[True, False], counts[False, True]
-    discordant, fewer = sum(only), min(only)
-    tail = sum(math.comb(discordant, k) for k in range(fewer + 1))
-    # Whole numbers up to the division, which does not overflow as 0.5 ** n times a large one would.
-    p_value = min(1.0, 2 * tail / 2**discordant)
-    return McNemar(counts[True, True], *only, counts[False, False], p_value)
 
 
 @dataclass(frozen=True)

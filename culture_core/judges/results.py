@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..shares import Share, mean_share
-from .agreement import Agreement, McNemar, agreement, mcnemar
+from ..significance import McNemar, mcnemar
+from .agreement import Agreement, agreement
 from .base import UNRECOGNISABLE, Verdict, label_name, labels
 
 INVALID = "invalid"

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..plots import interval_picture, stacked
 from ..shares import Share
+from ..significance import holm, sign_flip_test
 from .agreement import krippendorff_alpha
 from .answers import Sheet
 from .design import TASKS, UNRECOGNISABLE, Study
@@ -23,8 +24,6 @@ MEASURES = {
     "csr": "CSR: similarity to the culture, mean of 1 to 5",
 }
 """What is measured, by name. The foils are questions of scc that name another culture than the picture's."""
-_EXACT = 12
-"""Items up to which the sign-flip test goes through all flips."""
 _NO_ANSWER = {"mcc": UNRECOGNISABLE, "scc": "unknown", "scc_foil": "unknown"}
 
 
@@ -304,30 +303,6 @@ def _item_means(ratings: Iterable[Rating], system: str) -> dict[tuple, float]:
         if rating.system == system:
             scores[rating.item].append(rating.score)
     return {item: sum(values) / len(values) for item, values in scores.items()}
-
-
-def sign_flip_test(differences: np.ndarray, draws: int, rng: np.random.Generator) -> float:
-    """Two-sided p of paired differences that would be as likely the other way round: the share of flips of
-    their signs whose mean is at least as far from 0. All flips of up to 12 differences, else `draws` random
-    ones."""
-    count = len(differences)
-    exact = count <= _EXACT
-    signs = (
-        np.array(list(itertools.product((-1, 1), repeat=count)))
-        if exact
-        else rng.choice((-1, 1), size=(draws, count))
-    )
-    reached = np.abs(signs @ differences) >= abs(differences.sum()) - 1e-9
-    return float(reached.mean() if exact else (1 + reached.sum()) / (1 + draws))
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number by Holm's step-down rule, in the order given."""
-    corrected, highest = [0.0] * len(values), 0.0
-    for rank, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
-        highest = max(highest, min(1.0, (len(values) - rank) * values[index]))
-        corrected[index] = highest
-    return corrected
 
 
 def _agreement(task: str, ratings: Iterable[Rating]) -> Agreement:

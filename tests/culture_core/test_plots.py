@@ -10,11 +10,13 @@ from culture_core.plots import (
     CELL,
     COLOURS,
     DEEP,
+    Point,
     bar_picture,
     curve_picture,
     grid_picture,
     heat_map,
     interval_picture,
+    line_picture,
     stacked,
     tiled,
 )
@@ -183,3 +185,26 @@ def test_bars_are_as_long_as_their_values():
     assert len(lengths) == 3 and lengths[0] <= 2 and abs(lengths[2] - 2 * lengths[1]) <= 2
     with pytest.raises(ValueError, match="no values"):
         bar_picture({}, "Cultures")
+
+
+def test_a_line_is_drawn_at_its_own_x_with_a_band_of_its_colour():
+    """Points at 0, 1 and 8: the second lies an eighth of the way along."""
+    flat = [Point(0, 0.0), Point(1, 1.0), Point(8, 0.0)]
+    found = coloured(line_picture({"a": flat}, "t", y_range=(0, 2)))
+    columns = np.flatnonzero(found.any(axis=0))
+    heights = [np.flatnonzero(found[:, x]).min() if found[:, x].any() else 999 for x in range(found.shape[1])]
+    peak = (int(np.argmin(heights)) - columns[0]) / (columns[-1] - columns[0])
+    assert peak == pytest.approx(1 / 8, abs=0.02)
+    banded = [Point(x, y, y - 0.3, y + 0.3) for x, y, _, _ in flat]
+    bare, band = (line_picture({"a": flat, "b": line}, "t", y_range=(-1, 2)) for line in (flat, banded))
+    changed = np.asarray(bare).astype(int) - np.asarray(band).astype(int)
+    assert (changed != 0).any(-1).sum() > 1000
+    tint = np.asarray(band)[(changed != 0).any(-1)].mean(0)
+    assert tint[0] > tint[1] > tint[2], "orange, the second line's colour"
+
+
+def test_a_line_picture_grows_with_its_legend_and_needs_something_to_draw():
+    names = [f"a system with quite a long name, number {n}" for n in range(5)]
+    assert line_picture({name: [Point(0, 1)] for name in names}, "t").width > 1000
+    with pytest.raises(ValueError, match="no finite value"):
+        line_picture({"a": [Point(0, float("nan"))]}, "t")

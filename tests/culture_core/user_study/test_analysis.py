@@ -6,10 +6,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from scipy.stats import permutation_test
 
 from culture_core.shares import Share
-from culture_core.user_study.analysis import analyse_study, holm, sign_flip_test
+from culture_core.user_study.analysis import analyse_study
 from culture_core.user_study.answers import Answer, Sheet
 from culture_core.user_study.pictures import StudyError
 
@@ -177,21 +176,3 @@ def test_the_result_is_json_and_a_picture(study, mixed):
     record = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert len(record["scores"]) == 12 and len(record["comparisons"]) == 9 and not record["excluded"]
     assert found.picture().width >= 800 and found.picture().height > 4 * 150
-
-
-def test_the_sign_flip_test_is_scipys_permutation_test():
-    rng = np.random.default_rng(0)
-    for count in (3, 8, 12):
-        differences = rng.normal(0.5, 1, count)
-        expected = permutation_test(
-            (differences,), np.mean, permutation_type="samples", n_resamples=np.inf
-        )  # fmt: skip
-        assert sign_flip_test(differences, 1, rng) == pytest.approx(expected.pvalue)
-    many = rng.normal(0.3, 1, 30)
-    expected = permutation_test((many,), np.mean, permutation_type="samples", n_resamples=20000, rng=rng)
-    assert sign_flip_test(many, 20000, rng) == pytest.approx(expected.pvalue, abs=0.02)
-
-
-def test_holms_correction_by_hand():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.9]) == [1, 1] and holm([]) == []
