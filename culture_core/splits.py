@@ -29,6 +29,7 @@ class Use(NamedTuple):
 SAE_TRAINING = Use("training an SAE", frozenset({None, TRAIN, VALIDATION}))
 ENHANCER_TRAINING = Use("training an enhancer", frozenset({None, TRAIN}))
 DETECTION = Use("detecting neurons", frozenset({None, TRAIN, VALIDATION, NEURON_DETECTION}))
+EVALUATION = Use("evaluating systems", frozenset({None, TEST, UNSEEN}))
 
 
 def usable(pairs: Sequence[PromptPair], use: Use) -> list[PromptPair]:

@@ -31,6 +31,8 @@ collect_ignore = (
         "test_server_score.py",
         "test_workflows.py",
         "culture_core/test_comfy.py",
+        "culture_core/generators/test_comfyui.py",
+        "culture_core/generators/test_cluster.py",
     ]
 )
 

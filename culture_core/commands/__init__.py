@@ -12,6 +12,7 @@ COMMANDS = {
     "detect": "find the culture neurons of a culture SAE",
     "mask": "mask the culture neurons and random ones, and compare",
     "train-enhancer": "train a layer enhancer on pictures of a culture, with a diffusers pipeline",
+    "generate": "have systems draw the prompts of an evaluation: ComfyUI, diffusers, folders of pictures",
     "judge": "judge the cultures that pictures show (CultureVQA)",
     "metrics": "measure a run's pictures: CLIPScore, ImageReward, LPIPS, FID, KID, diversity",
     "bench": "build, review, split, check and exchange a CultureBench of captioned pictures",
