@@ -46,6 +46,7 @@ PICTURES = {
     "CultureStrengthSweep": "sweep.png",
     "CultureGrid": "strengths.jpg",
     "CultureScore": "score.png",
+    "CulturePromptList": "prompt_list.png",
     "CultureFromPrompt": "from_prompt.png",
     "CultureModifier": "modifier.png",
 }
