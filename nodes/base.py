@@ -3,7 +3,7 @@
 import functools
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from comfy_api.latest import io
@@ -21,7 +21,7 @@ _KNOWN = set(inspect.signature(io.Schema).parameters)
 _LOCALES = Path(__file__).resolve().parent.parent / "locales"
 
 
-def schema(*, search_aliases: tuple[str, ...] | list[str] = (), **fields: object) -> io.Schema:
+def schema(*, search_aliases: Sequence[str] = (), **fields: object) -> io.Schema:
     """A schema in the category `culture`, without the fields that this version of ComfyUI does not know
     yet. Node search finds it by its own aliases, and by `search_words`."""
     fields |= {"category": "culture", "search_aliases": [*search_aliases, *search_words()]}
