@@ -27,6 +27,7 @@ LOCALES, PAGES = ROOT / "locales", ROOT / "web" / "docs"
 ENGLISH = "en"
 LANGUAGES = [{"pt": "pt-BR"}.get(code, code) for code in CULTURES]
 """Folders of the translations: the front end's code of the language where it has one, else ISO 639-1."""
+RIGHT_TO_LEFT = {"ar"}
 FILES = ("nodeDefs.json", "main.json", "help.json")
 CATEGORY = "culture"
 PICTURES = {
@@ -64,6 +65,9 @@ _PROTECTED = re.compile(
 )
 _REFUSED = re.compile(r"[{}@|\\]")
 """The front end's message format gives these a meaning of their own."""
+
+_LRM, _LRI, _RLI, _PDI = "\u200e", "\u2066", "\u2067", "\u2069"
+"""Unicode's marks of direction."""
 
 Texts = dict[str, Any]
 
@@ -152,14 +156,26 @@ def _problems_of_text(english: str, own: str, names: dict[str, str]) -> Iterator
 
 
 def in_english_order(code: str, file: str) -> Texts:
-    """A language's file with the keys of the English one, in its order, without obsolete ones."""
+    """A language's file with the keys of the English one, in its order, without obsolete ones; sentences that
+    run from right to left are marked."""
 
-    def ordered(english: Any, own: Any) -> Any:
-        if not isinstance(english, dict) or not isinstance(own, dict):
-            return own
-        return {key: ordered(english[key], own[key]) for key in english if key in own}
+    def ordered(english: Any, own: Any, name: str = "") -> Any:
+        if isinstance(english, dict) and isinstance(own, dict):
+            return {key: ordered(english[key], own[key], key) for key in english if key in own}
+        if isinstance(own, list):
+            return [ordered(None, text) for text in own]
+        return _marked(own, name in ("description", "tooltip")) if code in RIGHT_TO_LEFT else own
 
     return ordered(read(ENGLISH, file), read(code, file))
+
+
+def _marked(text: str, sentence: bool) -> str:
+    """A text that runs from right to left, with what is typed as it is typed: -1 is not 1-. The front end lays
+    everything out from left to right, where a sentence would start with its full stop."""
+    plain = re.sub(f"[{_LRM}{_LRI}{_RLI}{_PDI}]", "", text)
+    typed = re.sub(r"`[^`]+`|(?<!\w)'[^']+'(?!\w)", lambda match: f"{_LRI}{match[0]}{_PDI}", plain)
+    numbers = re.sub(r"(?<![\w`'])-(?=\d)", f"{_LRM}-", typed)
+    return f"{_RLI}{numbers}{_PDI}" if sentence else numbers
 
 
 def help_page(code: str, node: str) -> str:
@@ -173,6 +189,8 @@ def help_page(code: str, node: str) -> str:
         lines += [f"- **{item['name']}**: {item['tooltip']}" for item in texts[part].values()]
         lines += [""]
     lines += [f"## {titles['notes']}", "", *(f"- {note}" for note in own["notes"]), ""]
+    if code in RIGHT_TO_LEFT:
+        lines = ['<div dir="rtl">', "", *lines, "</div>", ""]
     return "\n".join(lines)
 
 

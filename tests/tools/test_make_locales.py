@@ -155,3 +155,14 @@ def test_keys_take_the_english_order(translation: dict[str, Any]) -> None:
     translation["nodeDefs.json"]["A"] = dict(reversed(node.items())) | {"old": "alt"}
     problems_of(translation)
     assert list(make_locales.in_english_order("de", "nodeDefs.json")["A"]) == list(node)
+
+
+def test_what_is_typed_keeps_its_direction_in_arabic(translation: dict[str, Any]) -> None:
+    texts = {"A": {"display_name": "ورقة", "description": "من -1 إلى `0: 3` أو '0, 1'."}}
+    for _ in range(2):  # a second run changes nothing
+        make_locales.write(make_locales.LOCALES / "ar" / "nodeDefs.json", texts)
+        texts = make_locales.in_english_order("ar", "nodeDefs.json")
+    assert texts["A"] == {
+        "display_name": "ورقة",
+        "description": "\u2067من \u200e-1 إلى \u2066`0: 3`\u2069 أو \u2066'0, 1'\u2069.\u2069",
+    }
