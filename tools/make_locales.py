@@ -170,8 +170,8 @@ def in_english_order(code: str, file: str) -> Texts:
 
 
 def _marked(text: str, sentence: bool) -> str:
-    """A text that runs from right to left, with what is typed as it is typed: -1 is not 1-. The front end lays
-    everything out from left to right, where a sentence would start with its full stop."""
+    """A text that runs from right to left, with what is typed as it is typed: -1 is not 1-. The front end
+    lays all out from left to right, where a sentence would start with its full stop."""
     plain = re.sub(f"[{_LRM}{_LRI}{_RLI}{_PDI}]", "", text)
     typed = re.sub(r"`[^`]+`|(?<!\w)'[^']+'(?!\w)", lambda match: f"{_LRI}{match[0]}{_PDI}", plain)
     numbers = re.sub(r"(?<![\w`'])-(?=\d)", f"{_LRM}-", typed)
