@@ -3,7 +3,7 @@
     python benchmarks/prompt_languages.py [--thresholds 0.05 0.1 0.2]
 
 The miniature's words in 16 languages as bare nouns, with a modifier, in neutral captions, in sentences, and
-with English quality tags behind them; and prompts in languages that no culture goes with, where steering at all
+with English quality tags behind them; and prompts in languages that no culture goes with, where any steering
 is wrong. The table gives the share of prompts for which a language is named ("acts"), the share of those that
 are right, and how many prompts a wrong culture would be brought into.
 """

@@ -59,7 +59,7 @@ def test_an_unclear_prompt_gives_the_stock_picture_bit_for_bit(client: ComfyClie
 
 
 def test_the_report_is_written_on_the_node(client: ComfyClient) -> None:
-    address = client.url.replace("http", "ws", 1) + f"/ws?clientId={client.client_id}"
+    address = client.url.replace("http", "ws", 1) + "/ws?clientId=onlooker"
     socket = create_connection(address, timeout=1)
     workflow = graph("椅子")
     try:
