@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from culture_core.studies import StudyError, read_measured
-from culture_core.studies.measured import CULTURE, Item
+from culture_core.studies.measured import CULTURE, Item, _described
 
 from .conftest import read_lines, write_lines
 
@@ -156,3 +156,10 @@ def test_figures_of_whole_systems_are_read_with_their_warnings(copied):
     assert found.instruments == (("kid", f"instruments metric inception, weights {'a' * 12}…"),)
     assert "kid of neutral: few" in found.warnings
     assert [w for w in found.warnings if w.startswith("clip: 3 texts were too long")]
+
+
+def test_an_instrument_is_named_without_the_names_of_fields():
+    assert _described({"instruments": [{"metric": "miniature"}]}) == "miniature"
+    assert (
+        _described({"model": "m", "instruments": [{"metric": "alex", "kept": 3}]}) == "model m, alex, kept 3"
+    )
