@@ -369,7 +369,7 @@ def _described(settings: Any) -> str:
     """Settings in one line; long hashes are cut."""
     if isinstance(settings, Mapping):
         # The heading of the table says already what these are.
-        named = ((key if key not in ("instruments", "metric") else "", v) for key, v in settings.items())
+        named = (("" if key == "instruments" else key, v) for key, v in settings.items())
         return ", ".join(f"{key} {_described(value)}".strip() for key, value in named)
     if isinstance(settings, list):
         return "; ".join(dict.fromkeys(map(_described, settings)))
