@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +61,9 @@ class HFTextEncoder(TextEncoder):
         ValueError: for a model of another family, or a chunk length that the model cannot take.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Callable, max_length: int | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, tokenizer: Callable[..., Any], max_length: int | None = None
+    ) -> None:
         config = model.config
         family = FAMILIES.get(config.model_type)
         # CLIP's, but not in all versions of transformers.
@@ -189,10 +192,12 @@ class HFTextEncoder(TextEncoder):
         signature = inspect.signature(module.forward)
         parts: dict[str, Tensor] = {}
 
-        def keep(name: str) -> Callable:
+        def keep(name: str) -> Callable[..., Any]:
             return lambda _module, _inputs, output: parts.__setitem__(name, output)
 
-        def compute(module: nn.Module, inputs: tuple, keywords: dict, _output: object) -> None:
+        def compute(
+            module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], _output: object
+        ) -> None:
             given = signature.bind(*inputs, **keywords).arguments
             given = {**given.pop("kwargs", {}), **given}
             query, key = parts.pop("query"), parts.pop("key")
@@ -210,7 +215,9 @@ class HFTextEncoder(TextEncoder):
             module.register_forward_hook(compute, with_kwargs=True),
         ]
 
-    def _weights(self, module: nn.Module, query: Tensor, key: Tensor, wanted: Tensor, given: dict) -> Tensor:
+    def _weights(
+        self, module: nn.Module, query: Tensor, key: Tensor, wanted: Tensor, given: dict[str, Any]
+    ) -> Tensor:
         """softmax(q kᵀ · scale + bias + mask) in float32.
 
         Args:
@@ -249,7 +256,9 @@ class HFTextEncoder(TextEncoder):
                 scores = scores + chosen.float()
         return scores.softmax(dim=-1)
 
-    def _biases(self, module: nn.Module, given: dict, length: int, device: torch.device) -> list[Tensor]:
+    def _biases(
+        self, module: nn.Module, given: dict[str, Any], length: int, device: torch.device
+    ) -> list[Tensor]:
         """What is added to the scores, or, if boolean, which are kept: [B or 1, H or 1, S or 1, S] each."""
         biases = []
         if hasattr(module, "compute_bias"):
@@ -319,7 +328,7 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat([-second, first], dim=-1) * sin
 
 
-def _special_ids(tokenizer: Callable, choices: tuple[str, ...], needed: bool) -> list[int]:
+def _special_ids(tokenizer: Callable[..., Any], choices: tuple[str, ...], needed: bool) -> list[int]:
     """Id of the first of the special tokens that the tokenizer has; empty where there is none.
 
     Raises:

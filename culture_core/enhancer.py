@@ -188,7 +188,7 @@ def train_enhancer(
     loss: Loss,
     config: EnhancerConfig | None = None,
     progress: Progress | None = None,
-    checkpoint: str | os.PathLike | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     apply: Apply = enhance_hidden,
     data: str = "",
     accelerator: "Accelerator | None" = None,

@@ -54,7 +54,7 @@ def write_features(
     texts: Sequence[str],
     layer: int,
     feature: str,
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     dtype: str = "float32",
     shard_vectors: int = 65536,
     progress: Callable[[int], None] | None = None,

@@ -226,7 +226,7 @@ def _text_or_none(value: object, name: str) -> str | None:
 
 
 def _list(check: _Check, low: int, high: int) -> _Check:
-    def check_all(value: object, name: str) -> tuple:
+    def check_all(value: object, name: str) -> tuple[Any, ...]:
         if not isinstance(value, list) or not low <= len(value) <= high:
             raise ValueError(f"{name!r} must be a list of {low} to {high} entries")
         return tuple(check(entry, name) for entry in value)

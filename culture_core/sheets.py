@@ -6,7 +6,7 @@ import functools
 import math
 import unicodedata
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps, features
 
@@ -110,7 +110,12 @@ def _write_row_label(draw: ImageDraw.ImageDraw, label: RowLabel, top: int) -> No
 
 
 def _write(
-    draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, size: int, color: tuple, anchor: str
+    draw: ImageDraw.ImageDraw,
+    place: tuple[int, int],
+    text: str,
+    size: int,
+    color: tuple[Any, ...],
+    anchor: str,
 ) -> None:
     font = find_font(text, size) or ImageFont.load_default(size)
     draw.text(place, text, font=font, fill=color, anchor=anchor)
@@ -242,7 +247,7 @@ def _wrapped(text: str, size: int, width: int) -> list[str]:
 
 
 def _write_lines(
-    draw: ImageDraw.ImageDraw, top: tuple[int, int], lines: Sequence[str], size: int, color: tuple
+    draw: ImageDraw.ImageDraw, top: tuple[int, int], lines: Sequence[str], size: int, color: tuple[Any, ...]
 ) -> None:
     """Lines below each other, centred under a point."""
     for number, line in enumerate(lines):

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -157,7 +157,7 @@ def caption(
         raise BenchError(f"unknown language {language!r}: use en or own")
     waiting = [record for record in bench.records.values() if not record.captioned and not record.decision]
 
-    def ask(record: Record) -> tuple[str, str, AbstractContextManager]:
+    def ask(record: Record) -> tuple[str, str, AbstractContextManager[Any]]:
         culture = CULTURES[record.culture]
         code = "en" if language == "en" else record.culture
         question = CAPTION.format(
@@ -235,7 +235,7 @@ def _write(
     bench: Bench,
     vlm: VLM,
     records: Sequence[Record],
-    ask: Callable[[Record], tuple],
+    ask: Callable[[Record], tuple[Any, ...]],
     author: str,
     progress: Progress | None,
 ) -> Written:
@@ -273,7 +273,7 @@ def _write(
     return Written(written, failed, cost, cached)
 
 
-def _answer(vlm: VLM, question: tuple) -> tuple[Captions | str, list[Reply]]:
+def _answer(vlm: VLM, question: tuple[Any, ...]) -> tuple[Captions | str, list[Reply]]:
     """(captions or what is wrong with the last answer, replies).
 
     Raises:

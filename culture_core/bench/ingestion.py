@@ -5,7 +5,7 @@ import io
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image, ImageOps
 
@@ -106,7 +106,7 @@ def decoded(data: bytes) -> Picture:
 
 
 def ingest(
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     bench: Bench,
     defaults: Defaults | None = None,
     near: int = NEAR,
@@ -203,7 +203,7 @@ def _metadata(root: Path) -> dict[str, dict[str, str]]:
     return found
 
 
-def _rows(path: Path) -> list[tuple[str, dict]]:
+def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
     if path.suffix == ".jsonl":
         return read_jsonl(path)
     try:

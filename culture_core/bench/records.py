@@ -151,7 +151,7 @@ class Bench:
     do not undo each other's work.
     """
 
-    def __init__(self, folder: str | os.PathLike) -> None:
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         """The bench of a folder, or an empty one where there is none yet.
 
         Raises:
@@ -162,7 +162,7 @@ class Bench:
         self.records: dict[str, Record] = _read(self.path) if self.path.is_file() else {}
 
     @classmethod
-    def open(cls, folder: str | os.PathLike) -> "Bench":
+    def open(cls, folder: str | os.PathLike[str]) -> "Bench":
         """A bench that must be there.
 
         Raises:

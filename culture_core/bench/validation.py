@@ -3,7 +3,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..cultures import CULTURES
 from ..marks import Marked
@@ -162,7 +162,7 @@ def _language(record: Record) -> Iterator[_Finding]:
 def _leaks(records: Sequence[Record], near: int) -> Iterator[Problem]:
     """Whatever two splits share, once for every record after the first."""
     placed = [record for record in records if record.split]
-    first: dict[tuple, Record] = {}
+    first: dict[tuple[Any, ...], Record] = {}
     for record in placed:
         for tie in ties(record):
             other = first.setdefault(tie, record)

@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from weakref import WeakValueDictionary
 
 import comfy.model_management
@@ -95,7 +96,7 @@ class _SharedTower:
         self.clip, self.tower, self.tokenizer = clip, tower, tokenizer
 
 
-_SHARED: WeakValueDictionary[tuple, _SharedTower] = WeakValueDictionary()
+_SHARED: WeakValueDictionary[tuple[Any, ...], _SharedTower] = WeakValueDictionary()
 """By path, state of the files, and precision."""
 
 

@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -105,7 +105,7 @@ def read_encoder(options: argparse.Namespace) -> "HFTextEncoder":
     return HFTextEncoder(model, tokenizer, options.max_length)
 
 
-def _load(folder: Path) -> tuple["nn.Module", Callable]:
+def _load(folder: Path) -> tuple["nn.Module", Callable[..., Any]]:
     """The text model of a Hugging Face folder, without heads, and its tokenizer."""
     import transformers
 
@@ -198,7 +198,7 @@ def write_picture(path: Path, picture: "Image.Image") -> None:
         picture.save(temporary, format="PNG")
 
 
-def numbers(values: "Tensor") -> list:
+def numbers(values: "Tensor") -> list[Any]:
     """A tensor as nested lists that JSON can hold: what is not finite is None."""
     if values.dim() == 0:
         value = values.item()

@@ -21,7 +21,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .common import CommandError, UsageError, add_overwrite_argument, positive, progress_bar
 
@@ -105,7 +105,7 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def run(options: argparse.Namespace) -> dict:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..studies import read_measured
     from ..studies.parts import new_folder
 
@@ -116,7 +116,7 @@ def run(options: argparse.Namespace) -> dict:
     return {"kind": options.kind, **study.result, "files": [str(path) for path in files]}
 
 
-def describe(result: dict) -> str:
+def describe(result: dict[str, Any]) -> str:
     from .inspect import printable
 
     lines = _DESCRIBED[result["kind"]](result)
@@ -175,13 +175,13 @@ def _items(path: Path) -> list[str]:
         ) from error
 
 
-def _evaluated(result: dict) -> list[str]:
+def _evaluated(result: dict[str, Any]) -> list[str]:
     lines = _figures(result["figures"])
     found = next(iter(result["comparisons"].values()))
     return [*lines, "", f"Differences to {result['baseline']}:", *map(_difference, found)] if found else lines
 
 
-def _ablated(result: dict) -> list[str]:
+def _ablated(result: dict[str, Any]) -> list[str]:
     lines = _figures(result["figures"])
     for title, key in (("Explicit score left", "left"), ("Gap closed", "gap_closed")):
         shown = {
@@ -191,7 +191,7 @@ def _ablated(result: dict) -> list[str]:
     return lines
 
 
-def _swept(result: dict) -> list[str]:
+def _swept(result: dict[str, Any]) -> list[str]:
     lines = _figures(result["figures"])
     for name, best in result["best"].items():
         alike = ", ".join(f"{strength:g}" for strength in best["not_told_apart"])
@@ -204,7 +204,7 @@ def _swept(result: dict) -> list[str]:
 _DESCRIBED = {"evaluate": _evaluated, "ablate": _ablated, "sweep": _swept}
 
 
-def _figures(figures: Sequence[Mapping]) -> list[str]:
+def _figures(figures: Sequence[Mapping[str, Any]]) -> list[str]:
     part = figures[0]["of"]
     width = max(len(one["system"]) for one in figures)
     return [
@@ -215,7 +215,7 @@ def _figures(figures: Sequence[Mapping]) -> list[str]:
     ]  # fmt: skip
 
 
-def _difference(one: Mapping) -> str:
+def _difference(one: Mapping[str, Any]) -> str:
     return (
         f"  {one['system']}  {one['measure']}  {_estimate((one['difference'], one['low'], one['high']))}, "
         f"p corrected {one['p_holm']:.3g}"

@@ -28,7 +28,7 @@ import argparse
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .common import (
     CommandError,
@@ -99,7 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_overwrite_argument(parser)
 
 
-def run(options: argparse.Namespace) -> dict:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..files import CultureSAE, save_culture_sae
     from ..reports import loss_picture, training_figures
 
@@ -130,7 +130,7 @@ def run(options: argparse.Namespace) -> dict:
     }  # fmt: skip
 
 
-def describe(result: dict) -> str:
+def describe(result: dict[str, Any]) -> str:
     from ..reports import training_summary
 
     resumed = f", taken up after step {result['resumed_after']}" if result["resumed_after"] else ""

@@ -30,7 +30,7 @@ class ImagePairs:
     def __init__(
         self,
         pairs: Sequence[PromptPair],
-        folder: str | os.PathLike,
+        folder: str | os.PathLike[str],
         model: ImageModel,
         size: int,
         store: Path | None = None,

@@ -279,7 +279,9 @@ class _System:
                 f"{describe_node(workflow, inputs[entry][0])}: name an input of that one"
             )
 
-    def check_reached(self, slots: Mapping[str, tuple], workflow: Mapping[str, Any], output: str) -> None:
+    def check_reached(
+        self, slots: Mapping[str, tuple[Any, ...]], workflow: Mapping[str, Any], output: str
+    ) -> None:
         for name, places in slots.items():
             if not any(split_slot(slot)[0] in workflow for slot in places):
                 self.fail(f"slot {name}: {', '.join(places)} has no effect on the output, node {output}")

@@ -119,7 +119,9 @@ def _in_parallel(
     """Pictures with their answers as they come, or with the reason why there is none."""
     in_a_row, pool = 0, ThreadPoolExecutor(workers)
     try:
-        asked: dict[Future, LabelledPicture] = {pool.submit(ask, picture): picture for picture in pictures}
+        asked: dict[Future[dict[str, Any]], LabelledPicture] = {
+            pool.submit(ask, picture): picture for picture in pictures
+        }
         for future in as_completed(asked):
             try:
                 answer, in_a_row = future.result(), 0

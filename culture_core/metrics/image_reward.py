@@ -109,7 +109,7 @@ class ImageReward:
             except BrokenPipeError:
                 pass
 
-    def _ask(self, question: Mapping[str, Any], key: str) -> list:
+    def _ask(self, question: Mapping[str, Any], key: str) -> list[Any]:
         try:
             self._process.stdin.write(json.dumps(question).encode() + b"\n")
             self._process.stdin.flush()

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger(__name__)
 MODELS = Path(__file__).parents[2] / "models"
@@ -24,7 +25,7 @@ class TrainingLog:
         self.file = (weights_folder("training_logs") / f"{file}.jsonl").open("w")
         self._write(settings)
 
-    def _write(self, record: dict) -> None:
+    def _write(self, record: dict[str, Any]) -> None:
         self.file.write(json.dumps(record) + "\n")
         self.file.flush()
         logger.info("%s", record)

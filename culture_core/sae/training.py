@@ -65,7 +65,7 @@ def train_sae(
     config: SAEConfig | None = None,
     groups: Tensor | None = None,
     progress: Progress | None = None,
-    checkpoint: str | os.PathLike | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     device: torch.device | str | None = None,
     accelerator: "Accelerator | None" = None,
 ) -> tuple[TopKSAE, SAEReport]:

@@ -18,7 +18,7 @@
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -44,7 +44,7 @@ class Tower(NamedTuple):
     name: str
     """Of the encoder in the CLIP."""
     transformer: type[nn.Module]
-    config: dict
+    config: dict[str, Any]
     weights: dict[str, Tensor]
     """Under the names of `transformer`."""
     length: int = CHUNK
@@ -302,7 +302,7 @@ def _count(weights: dict[str, Tensor], start: str) -> int:
     return len(numbers)
 
 
-def _heads(config: dict, width: int, usual: int) -> int:
+def _heads(config: dict[str, Any], width: int, usual: int) -> int:
     heads = config.get("num_attention_heads", max(usual, 1))
     if width % heads:
         raise TextEncoderError(

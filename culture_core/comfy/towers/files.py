@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import comfy.utils
 from torch import Tensor
@@ -22,7 +22,7 @@ class Published(NamedTuple):
     path: Path
     """What the user chose."""
     weights: dict[str, Tensor]
-    config: dict
+    config: dict[str, Any]
     """Of its config.json; empty where there is none."""
     folders: tuple[Path, ...]
     """Where its tokenizer may be."""
@@ -109,7 +109,7 @@ def _how_to_convert(source: Path, output: Path) -> str:
     )
 
 
-def _read_config(source: Path, folders: tuple[Path, ...]) -> dict:
+def _read_config(source: Path, folders: tuple[Path, ...]) -> dict[str, Any]:
     """The text model's part of the config.json."""
     path = next((folder / "config.json" for folder in folders if (folder / "config.json").is_file()), None)
     if path is None:
@@ -119,7 +119,7 @@ def _read_config(source: Path, folders: tuple[Path, ...]) -> dict:
     return config | inner if isinstance(inner, dict) else config
 
 
-def _read_json(path: Path) -> dict:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):

@@ -144,7 +144,7 @@ def shapes_of(weights: dict[str, Tensor], prefix: str = "") -> Shapes:
     return {name.removeprefix(prefix): tuple(weight.shape) for name, weight in weights.items()}
 
 
-def projector_layers(names: dict, prefix: str) -> list[int]:
+def projector_layers(names: dict[str, Any], prefix: str) -> list[int]:
     """Numbers of a PEA adapter's Linears, first to last."""
     start, end = f"{prefix}projector.", ".weight"
     found = [name[len(start) : -len(end)] for name in names if name.startswith(start) and name.endswith(end)]

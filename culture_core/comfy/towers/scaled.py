@@ -70,7 +70,7 @@ class ScaledOperations(comfy.ops.manual_cast):
             super().__init__(*sizes, **options)
             self.register_parameter(SCALE, None)
 
-        def _load_from_state_dict(self, state: dict, prefix: str, *rest: Any) -> None:
+        def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
             if f"{prefix}{SCALE}" in state:
                 device = self.weight.device
                 kept = torch.empty_like(state[f"{prefix}weight"], device=device)
