@@ -186,9 +186,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             enhancer.cpu().requires_grad_(False), options.layer, encoder.fingerprint(), training=figures,
             author=options.author, licence=options.licence, description=options.description,
         )  # fmt: skip
-        save_enhancer(file, output, options.overwrite)
         if picture is not None:
             write_picture(picture, loss_picture(report.losses, title="Enhancer training"))
+        save_enhancer(file, output, options.overwrite)  # last: a run whose output is there is done
         checkpoint.unlink(missing_ok=True)
     return {
         "output": str(output), "picture": picture and str(picture), "log": str(log_path),
@@ -260,12 +260,12 @@ def _outputs(options: argparse.Namespace) -> tuple[Path, Path, Path, Path | None
     checkpoint = options.checkpoint or output.with_suffix(".checkpoint.safetensors")
     if checkpoint.resolve() == output.resolve():
         raise UsageError("--checkpoint and --output are the same file: the checkpoint is deleted in the end")
-    # A run that is taken up goes on with its own log and sheets.
+    # A run that is taken up goes on with its own log, sheets and picture.
     again = options.overwrite or checkpoint.is_file()
     log_path = new_file(options.log or output.with_suffix(".loss.jsonl"), again)
     if not options.dry_run:
         picture_folder(options.validation, again)
-    return output, checkpoint, log_path, new_picture(options.picture, options.overwrite)
+    return output, checkpoint, log_path, new_picture(options.picture, again)
 
 
 def _model(options: argparse.Namespace) -> "ImageModel":

@@ -117,9 +117,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         description=options.description,
     )  # fmt: skip
     if accelerator is None or accelerator.is_main_process:
-        save_culture_sae(culture_sae, output, options.overwrite)
         if picture is not None:
             write_picture(picture, loss_picture(report.losses))
+        save_culture_sae(culture_sae, output, options.overwrite)  # last: a run whose output is there is done
         checkpoint.unlink(missing_ok=True)
     return {
         "output": str(output), "picture": None if picture is None else str(picture),
@@ -165,7 +165,8 @@ def _outputs(options: argparse.Namespace) -> tuple[Path, Path | None, Path]:
     checkpoint = options.checkpoint or output.with_suffix(".checkpoint.safetensors")
     if checkpoint.resolve() == output.resolve():
         raise UsageError("--checkpoint and --output are the same file: the checkpoint is deleted in the end")
-    return output, new_picture(options.picture, options.overwrite), checkpoint
+    again = options.overwrite or checkpoint.is_file()
+    return output, new_picture(options.picture, again), checkpoint
 
 
 def _texts(options: argparse.Namespace) -> tuple[list[str], str]:
