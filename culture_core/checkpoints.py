@@ -91,12 +91,12 @@ def interrupts_deferred() -> Iterator[None]:
 
     (Other threads than the main one never get them.)
     """
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     previous = {number: handler for number, handler in handlers.items() if callable(handler)}
     if threading.current_thread() is not threading.main_thread() or not previous:
         yield
         return
-    heard = []
+    heard: list[tuple[int, FrameType | None]] = []
 
     def remember(number: int, frame: FrameType | None) -> None:
         if heard:

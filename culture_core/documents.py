@@ -448,7 +448,7 @@ def _markdown_paragraph(text: str) -> str:
 def _csv(table: _Table) -> str:
     """Every column gives one, or two where any of its cells has a mark."""
     widths = [1 + any(row[index].mark for row in table.rows) for index in range(len(table.header))]
-    lines = [[(title, f"{title} (mark)") for title in table.header]]
+    lines: list[list[tuple[Value, str]]] = [[(title, f"{title} (mark)") for title in table.header]]
     lines += [[(cell.value, cell.mark) for cell in row] for row in table.rows]
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")

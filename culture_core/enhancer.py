@@ -283,7 +283,7 @@ class _Trainer:
             self.enhancer.load_state_dict(self.average)
 
     def save(self, path: Path) -> None:
-        tensors = {f"enhancer.{name}": value for name, value in self.parameters.items()}
+        tensors: dict[str, Tensor] = {f"enhancer.{name}": value for name, value in self.parameters.items()}
         tensors |= {f"average.{name}": value for name, value in self.average.items()}
         tensors |= optimiser_tensors(self.optimiser, self.parameters)
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)

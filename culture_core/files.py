@@ -318,7 +318,7 @@ def _is_whole(value: object, limit: int) -> bool:
 
 
 def _is_number(value: object, limit: float) -> bool:
-    return type(value) in (int, float) and abs(value) <= limit
+    return isinstance(value, int | float) and type(value) is not bool and abs(value) <= limit
 
 
 def _check_width(content: Content, encoder: Mapping[str, Any], width: int) -> None:

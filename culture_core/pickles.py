@@ -61,8 +61,9 @@ def load_pickle(path: Path) -> dict[str, Any]:
 def is_plain(value: object) -> bool:
     """Whether it is a tensor that has all its memory: one may repeat it, and so claim a size that no file
     has."""
-    plain = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
-    return plain and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def convert_pickle(source: Path, output: Path) -> Converted:

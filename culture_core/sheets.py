@@ -150,7 +150,9 @@ def _has_glyph(name: str, size: int, character: str) -> bool:
     if character.isspace():
         return True
     font = _load(name, size)
-    return _drawn(font, character) != _drawn(font, "\U0010fffe")  # no character, and never will be one
+    return font is not None and _drawn(font, character) != _drawn(
+        font, "\U0010fffe"
+    )  # no character, and never will be one
 
 
 def _drawn(font: ImageFont.FreeTypeFont, character: str) -> tuple[bytes, tuple[int, int]]:

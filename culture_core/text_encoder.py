@@ -164,7 +164,9 @@ class TextEncoder(ABC):
 
     def fingerprint_weights(self, layer: int) -> Tensor:
         """Weights that tell a layer from another model's: those of its attention output."""
-        return self.attention_output_module(layer).weight
+        weight = self.attention_output_module(layer).weight
+        assert isinstance(weight, Tensor)
+        return weight
 
     # --- What all of them can do ----------------------------------------------------------------------------
 

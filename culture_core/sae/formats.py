@@ -138,7 +138,8 @@ def _fold_normalisation(sae: TopKSAE) -> _Plain:
     scale, mean = sae.scale.detach().double(), sae.mean.detach().double()
     b_enc, b_dec = scale * sae.b_enc.detach().double(), scale * sae.b_dec.detach().double() + mean
     parts = (sae.W_enc.detach(), b_enc, sae.W_dec.detach(), b_dec)
-    return _Plain(*(part.to("cpu", torch.float32) for part in parts), sae.k)
+    W_enc, b_enc, W_dec, b_dec = (part.to("cpu", torch.float32) for part in parts)
+    return _Plain(W_enc, b_enc, W_dec, b_dec, sae.k)
 
 
 def _unit_rows(plain: _Plain) -> tuple[_Plain, list[str]]:
