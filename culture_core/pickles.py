@@ -121,6 +121,6 @@ def _parts(source: Path) -> list[Path]:
     found = sorted(file for file in source.iterdir() if file.suffix in SUFFIXES)
     usual = [source / name for name in _USUAL if source / name in found]
     if len(usual or found) != 1:
-        names = ", ".join(file.name for file in found) or "none"
-        raise FileError(f"{source}: expected one file of torch.save ({', '.join(SUFFIXES)}), found {names}")
+        listed = ", ".join(file.name for file in found) or "none"
+        raise FileError(f"{source}: expected one file of torch.save ({', '.join(SUFFIXES)}), found {listed}")
     return usual or found

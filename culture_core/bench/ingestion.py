@@ -238,7 +238,7 @@ def _facts(name: str, given: Mapping[str, str], defaults: Defaults) -> dict[str,
 
 def _record(picture: Picture, values: Mapping[str, str], name: str) -> Record:
     digest = exact_hash(picture.data)
-    plain = {key: values[key].strip() for key in _GIVEN if values.get(key)}
+    plain: dict[str, Any] = {key: values[key].strip() for key in _GIVEN if values.get(key)}
     record = Record(
         id=f"{values['culture']}-{digest[:16]}", image=f"{IMAGES}/{digest[:16]}{picture.suffix}",
         sha256=digest, phash=perceptual_hash(picture.image), width=picture.image.width,

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ..atomic import atomic_path
 from ..cultures import culture as known_culture
@@ -102,7 +102,7 @@ class Record:
         Raises:
             BenchError: where there are none yet.
         """
-        if not self.captioned:
+        if self.language is None or self.cultural is None or self.neutral is None:
             self._fail("has no captions yet")
         return PromptPair(
             self.id, self.culture, self.language, self.cultural, self.neutral, self.modifiers,
@@ -140,7 +140,7 @@ class Record:
         if self.split and self.decision != ACCEPTED:
             self._fail("has a split without being accepted")
 
-    def _fail(self, text: str) -> None:
+    def _fail(self, text: str) -> NoReturn:
         raise BenchError(f"record {self.id!r}: {text}")
 
 

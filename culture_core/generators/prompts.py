@@ -52,7 +52,7 @@ def read_prompts(source: str | Path) -> list[Prompt]:
     elif path.is_file():
         found = [_from_pair(pair) for pair in usable(load_pairs(path), EVALUATION)]
     elif str(source) == MINIATURE:
-        found = _of_miniature()
+        found = list(_of_miniature())
     else:
         raise GeneratorError(
             f"{source} holds no prompts: give a CultureBench folder, a JSONL file of prompt pairs, or "
@@ -161,6 +161,6 @@ def _of_miniature() -> Sequence[Prompt]:
 
     # The category of the miniature's pairs is their noun.
     return [
-        _from_pair(pair, caption("en", pair.category).text)._replace(noun=pair.category)
+        _from_pair(pair, caption("en", pair.category or "").text)._replace(noun=pair.category)
         for pair in prompt_pairs(TEST)
     ]

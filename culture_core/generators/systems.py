@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ..amplifier import MAX_STRENGTH, MIN_STRENGTH, MODES
 from .base import GeneratorError
@@ -294,7 +294,7 @@ class _System:
                 self.fail(f"strength {value!r} must be a number, {MIN_STRENGTH:g} to {MAX_STRENGTH:g}")
         return tuple(map(float, values))
 
-    def value(self, name: str, kind: type) -> Any:
+    def value(self, name: str, kind: type[Any]) -> Any:
         value = self.entry[name]
         if kind is float and type(value) is int:
             value = float(value)
@@ -309,7 +309,7 @@ class _System:
             self.fail(f"{name!r} is {value!r}: use one of {', '.join(choices)}")
         return value
 
-    def fail(self, text: str) -> None:
+    def fail(self, text: str) -> NoReturn:
         raise GeneratorError(f"{self.file}: system {self.name!r}: {text}")
 
 

@@ -121,7 +121,7 @@ class Paired:
     def recall(self, system: str) -> dict[str, Share]:
         """Pictures that are right, by culture; of a measure of right and wrong."""
         counts = Counter(item.culture for item in self.items)
-        right: Counter[str] = Counter()
+        right: dict[str, float] = defaultdict(float)
         for item, value in zip(self.items, self._values[system], strict=True):
             right[item.culture] += value / 100
         return {code: Share(right[code], counts[code]) for code in counts}
