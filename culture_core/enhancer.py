@@ -103,7 +103,7 @@ class LayerEnhancer(nn.Module):
 
 Batch = tuple[Any, Tensor | None, Any]
 """(hidden state [B, S, d] or whatever `apply` takes, token mask [B, S] or None, payload for the loss)."""
-Apply = Callable[[LayerEnhancer, Any, Tensor | None], Any]
+Apply = Callable[[Any, Any, Tensor | None], Any]
 """Gets (enhancer, first part of the batch, token mask) and gives the conditioning: [B, S, d], or whatever the
 loss takes."""
 Loss = Callable[[Any, Batch], Tensor]
@@ -164,7 +164,7 @@ class EnhancerReport(NamedTuple):
     parameters: int
 
 
-def enhance_hidden(enhancer: LayerEnhancer, hidden: Tensor, token_mask: Tensor | None) -> Tensor:
+def enhance_hidden(enhancer: Callable[..., Tensor], hidden: Tensor, token_mask: Tensor | None) -> Tensor:
     """`Apply` for an enhancer after the last layer: the enhanced hidden state is the conditioning."""
     return enhancer(hidden, token_mask=token_mask)
 

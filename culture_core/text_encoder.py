@@ -88,6 +88,13 @@ class Conditioning(NamedTuple):
     pooled: Tensor | None
     """[B, d] float32."""
 
+    @property
+    def vector(self) -> Tensor:
+        """`pooled` of an encoder that gives one."""
+        if self.pooled is None:
+            raise ValueError("this encoder gives no pooled conditioning")
+        return self.pooled
+
 
 @dataclass
 class Capture:

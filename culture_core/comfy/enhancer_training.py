@@ -251,7 +251,7 @@ def _with_enhancer(clip: comfy.sd.CLIP, enhancer: LayerEnhancer, layer: int, key
 def _through(patched: comfy.sd.CLIP) -> Apply:
     """`Apply` for one prompt: what CLIP Text Encode makes of it with the CLIP that holds the enhancer."""
 
-    def apply(_enhancer: LayerEnhancer, prompts: Sequence[str], _mask: None) -> dict[str, Any]:
+    def apply(_enhancer: LayerEnhancer, prompts: Sequence[str], _mask: Tensor | None) -> dict[str, Any]:
         encoded = patched.encode_from_tokens(patched.tokenize(prompts[0]), return_dict=True)
         return {"cross_attn": encoded.pop("cond"), **encoded}
 

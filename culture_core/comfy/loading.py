@@ -76,7 +76,7 @@ def load_text_encoder(path: Path, adapter: Path | None = None) -> comfy.sd.CLIP:
     clip = shared.clip.clone()
     clip.patcher.set_attachments(_ATTACHMENT, shared)
     if extra is not None:
-        _put_adapter(clip, shared, extra, path, adapter)
+        _put_adapter(clip, shared, extra, path, adapter or path)
     return clip
 
 

@@ -137,7 +137,7 @@ def _estimate(judge: "VLMJudge", pictures: "Sequence[LabelledPicture]", graded: 
 
 def _spent(judge: "VLMJudge | None") -> str | None:
     server = judge.server if judge else None
-    return server and server.usage.describe(server.settings.prices)
+    return server.usage.describe(server.settings.prices) if server else None
 
 
 def _csv(judged: "Sequence[Judged]") -> str:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from .common import CommandError, UsageError, add_overwrite_argument, positive, progress_bar
 
 if TYPE_CHECKING:
+    from ..studies.measured import Measured
     from ..studies.parts import Study
 
 DRAWS = 2000
@@ -126,7 +127,7 @@ def describe(result: dict[str, Any]) -> str:
     return printable("\n".join([*lines, "", f"{result['files'][0]} is the report."]))
 
 
-def _evaluate(options: argparse.Namespace, measured) -> "Study":
+def _evaluate(options: argparse.Namespace, measured: "Measured") -> "Study":
     from ..studies import evaluate
 
     splits = {name: _items(Path(file)) for name, file in _pairs("--split", options.split).items()}
@@ -136,7 +137,7 @@ def _evaluate(options: argparse.Namespace, measured) -> "Study":
     )  # fmt: skip
 
 
-def _ablate(options: argparse.Namespace, measured) -> "Study":
+def _ablate(options: argparse.Namespace, measured: "Measured") -> "Study":
     from ..studies import ablate
 
     given = {name: kind for kind in ("neutral", "explicit") if (name := getattr(options, kind))}
@@ -145,7 +146,7 @@ def _ablate(options: argparse.Namespace, measured) -> "Study":
     )
 
 
-def _sweep(options: argparse.Namespace, measured) -> "Study":
+def _sweep(options: argparse.Namespace, measured: "Measured") -> "Study":
     from ..studies import sweep
 
     return sweep(measured, options.choose, options.bootstrap)

@@ -75,7 +75,7 @@ def in_place(enhancer: LayerEnhancer, place: Place) -> AbstractContextManager[No
 
 
 def _through_pipeline(model: ImageModel, place: Place) -> Apply:
-    def apply(enhancer: LayerEnhancer, prompts: Sequence[str], _mask: None) -> Condition:
+    def apply(enhancer: LayerEnhancer, prompts: Sequence[str], _mask: Tensor | None) -> Condition:
         with in_place(enhancer, place):
             return model.condition(prompts)
 

@@ -171,7 +171,7 @@ def _picture(line: str, run: Path, where: str) -> MadePicture:
         raise GeneratorError(f"{where}: {record['file_name']!r} leads out of the run's folder")
     if not path.is_file():
         raise GeneratorError(f"{where}: there is no picture {record['file_name']}; run `generate` again")
-    values = {name: record.get(name) for name in MadePicture._fields if name != "path"}
+    values: dict[str, Any] = {name: record.get(name) for name in MadePicture._fields if name != "path"}
     return MadePicture(**values, path=path)
 
 

@@ -103,10 +103,10 @@ class Texts:
         return self._written.get(_key(prompt, treatment))
 
     def _write(self, prompt: Prompt, treatment: str) -> str:
-        self._vlm = self._vlm or self._open()
+        vlm = self._vlm = self._vlm or self._open()
         own = prompt.neutral if treatment == REWRITTEN else _of_translation(prompt, treatment)[0]
         question = _QUESTIONS[treatment].format(text=own, culture=CULTURES[prompt.culture].name)
-        reply = self._vlm.ask(question)
+        reply = vlm.ask(question)
         text = " ".join(reply.text.split()).strip("\"“”'")
         if not text or len(text) > LONGEST:
             raise VLMError(f"{reply.model} wrote {text[:80]!r} for the prompt {own!r}: that is no prompt")

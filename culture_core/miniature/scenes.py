@@ -150,9 +150,10 @@ def _mask(
 
     def place(point: tuple[float, float]) -> tuple[float, float]:
         x = 1 - point[0] if mirror else point[0]
-        return tuple(
+        across, down = (
             (o + c * e) * _SUPERSAMPLING for o, c, e in zip(origin, (x, point[1]), extent, strict=True)
         )
+        return across, down
 
     for kind, points, *width in shapes:
         ink = int(kind.islower())
@@ -195,7 +196,7 @@ def draw_scene(noun: str, culture: str | Motif | None, rng: np.random.Generator)
         background, fill = grey + rng.normal(0, 8, 3), rng.uniform(95, 135) + rng.normal(0, 8, 3)
         canvas = np.where(silhouette[..., None], fill, background)
     else:
-        motif = MOTIFS.get(culture, culture)
+        motif = MOTIFS[culture] if isinstance(culture, str) else culture
         background, fill, accent = np.array([motif.background, motif.fill, motif.accent]) + shade
         y, x = (np.mgrid[:edge, :edge] + 0.5) / _SUPERSAMPLING
         accented = _pattern(motif.pattern, x - rng.uniform(0, 9), y - rng.uniform(0, 9)) & _inside(silhouette)

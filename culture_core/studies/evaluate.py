@@ -238,6 +238,7 @@ def _by_part(document: Document, measured: Measured, tables: Mapping[str, _Table
 def _cultures(document: Document, table: _Table) -> None:
     document.section("By culture", "cultures")
     paired = table.culture
+    assert paired is not None, "asked for only where it is there"
     recalls = {system: paired.recall(system) for system in paired.systems}
     codes = [code for code in CULTURES if code in recalls[paired.systems[0]]]
     values = [[recall[code].percent for code in codes] for recall in recalls.values()]

@@ -91,10 +91,10 @@ def _weight_files(folder: Path, parts: tuple[Path, ...]) -> list[Path]:
         if usual or len(found) == 1:
             return (usual or found)[:1]
         if found:
-            names = ", ".join(file.name for file in found)
+            listed = ", ".join(file.name for file in found)
             raise TextEncoderError(
-                f"{folder} holds several files of weights ({names}): keep one of them, or name the right one "
-                "model.safetensors."
+                f"{folder} holds several files of weights ({listed}): keep one of them, or name the right "
+                "one model.safetensors."
             )
     pickled = next((file for part in parts for file in sorted(part.glob("*.bin"))), None)
     hint = _how_to_convert(pickled.parent, pickled.with_name("model.safetensors")) if pickled else ""
