@@ -17,6 +17,7 @@ example:
 import argparse
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from .common import CommandError, add_overwrite_argument, new_file
 
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_overwrite_argument(parser)
 
 
-def run(options: argparse.Namespace) -> dict:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..markup import pairs_from_markup
     from ..pairs import save_pairs
 
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace) -> dict:
     }
 
 
-def describe(result: dict) -> str:
+def describe(result: dict[str, Any]) -> str:
     cultures = ", ".join(f"{code} {count}" for code, count in result["cultures"].items())
     examples = [f"  {cultural}  |  {neutral}" for cultural, neutral in result["examples"]]
     return "\n".join(

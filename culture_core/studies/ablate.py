@@ -211,7 +211,9 @@ def _section(
     )
     document.section(title, anchor)
     found = {t: shares.left(s) if masked else shares.closed(s) for t, s in names.items()}
-    drawn = {TREATMENTS[t]: tuple(one) for t, one in found.items() if np.isfinite(one.value)}
+    drawn = {
+        TREATMENTS[t]: (one.value, one.low, one.high) for t, one in found.items() if np.isfinite(one.value)
+    }
     if drawn:
         ends = [end for one in drawn.values() for end in one if end is not None]
         document.picture(

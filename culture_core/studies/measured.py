@@ -182,7 +182,7 @@ def _pictures(run: Path, systems: Sequence[str]) -> list[Picture]:
     found = [
         _picture(run, line, f"{path}, line {n}") for n, line in enumerate(lines, start=1) if line.strip()
     ]
-    strengths: dict[str, set] = defaultdict(set)
+    strengths: dict[str, set[Any]] = defaultdict(set)
     for picture in found:
         strengths[picture.system].add(picture.strength)
     named = [
@@ -227,7 +227,7 @@ def _check(pictures: Sequence[Picture]) -> None:
     if twice := [file for file, count in files.items() if count > 1]:
         raise StudyError(f"the run lists a picture twice: {', '.join(twice[:3])}")
     seen: dict[tuple[str, Item], str] = {}
-    contents: dict[tuple, tuple[str, Picture]] = {}
+    contents: dict[tuple[Any, ...], tuple[str, Picture]] = {}
     for picture in pictures:
         other = seen.setdefault((picture.system, picture.item), picture.file)
         if other != picture.file:

@@ -37,7 +37,7 @@ class Picture(NamedTuple):
         return self.culture, self.language, self.content or self.prompt, self.seed
 
 
-def read_run(folder: str | os.PathLike, systems: Sequence[str] = ()) -> list[Picture]:
+def read_run(folder: str | os.PathLike[str], systems: Sequence[str] = ()) -> list[Picture]:
     """The pictures of a run, in the order of its `metadata.jsonl`.
 
     A system that ran at several strengths counts as several, each named with its strength. Pictures belong
@@ -67,7 +67,7 @@ def read_run(folder: str | os.PathLike, systems: Sequence[str] = ()) -> list[Pic
     return found
 
 
-def picture_path(folder: str | os.PathLike, file_name: str) -> Path:
+def picture_path(folder: str | os.PathLike[str], file_name: str) -> Path:
     """Where a picture lies.
 
     Raises:
@@ -109,7 +109,7 @@ def _parse(line: str, where: str) -> tuple[Picture, Any]:
 
 def _named(parsed: Sequence[tuple[Picture, Any]], systems: Sequence[str]) -> list[Picture]:
     """Pictures of the systems that were asked for, each strength a system of its own."""
-    strengths: Mapping[str, set] = defaultdict(set)
+    strengths: Mapping[str, set[Any]] = defaultdict(set)
     for picture, strength in parsed:
         strengths[picture.system].add(str(strength))
     pictures = [
@@ -126,7 +126,7 @@ def _named(parsed: Sequence[tuple[Picture, Any]], systems: Sequence[str]) -> lis
 
 
 def _check_once(pictures: Sequence[Picture], path: Path) -> None:
-    seen: dict[tuple, str] = {}
+    seen: dict[tuple[Any, ...], str] = {}
     for picture in pictures:
         other = seen.setdefault((picture.system, *picture.item), picture.file_name)
         if other != picture.file_name:
