@@ -238,11 +238,10 @@ def _has(encoding: str, letter: str) -> bool:
 def _by_detector(words: str, letters: list[str]) -> dict[str, float]:
     """The detector's scores, of the languages that have all of the letters where it agrees with those."""
     found = _detector().detect_details(words.lower()).scores
-    scores = {code: score - _handicap(code, letters) for code, score in found.items()}
+    scores = {code: max(0.0, score - _handicap(code, letters)) for code, score in found.items()}
     left = frozenset(NAMES).intersection(*(_KNOWN_LETTERS[c] for c in letters if c in _KNOWN_LETTERS))
-    fitting = {code: scores.get(code, 0.0) for code in left}
-    best = max(fitting.values(), default=0.0)
-    if not left or max(scores.values(), default=0.0) >= best + _CONFLICT:
+    fitting = {code: score for code, score in scores.items() if code in left}
+    if max(scores.values(), default=0.0) >= max(fitting.values(), default=0.0) + _CONFLICT:
         return scores
     return dict.fromkeys(left, 1.0) if len(left) == 1 else fitting
 

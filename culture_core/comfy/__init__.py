@@ -33,7 +33,7 @@ from .prompts import PromptTracer
 from .reading import INJECTION_KEY, ComfyTextEncoder
 from .saving import checkpoint_path, save_to_output
 from .scoring import judge_choices, judge_state, score_images
-from .texts import show_on_node
+from .texts import for_preview, show_on_node
 from .towers import state_of as text_encoder_state
 from .training import CONTRASTS, detect_neurons_in_clip, train_sae_on_clip
 
@@ -51,6 +51,7 @@ __all__ = [
     "encoders_of",
     "enhance_clip",
     "file_state",
+    "for_preview",
     "image_grid",
     "judge_choices",
     "judge_state",

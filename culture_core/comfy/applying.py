@@ -3,6 +3,7 @@
 import copy
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import comfy.model_management
 import comfy.sd
@@ -91,7 +92,7 @@ def scheduled_conditioning(
     mode: str,
     tokens: TokenSelection,
     encoders: str = "",
-) -> list:
+) -> list[Any]:
     """Conditioning of a prompt whose amplification changes over the sampling run: one entry a stretch, each
     with the range of the run in which ComfyUI uses it.
 
@@ -184,7 +185,7 @@ def _readable_encoder(clip: comfy.sd.CLIP, key: str) -> ComfyTextEncoder | None:
         return None
 
 
-def _has_shape(info: EncoderInfo, fingerprint: dict) -> bool:
+def _has_shape(info: EncoderInfo, fingerprint: dict[str, Any]) -> bool:
     names = ("family", "layers", "width", "heads", "vocabulary")
     return all(fingerprint.get(name) == getattr(info, name) for name in names)
 

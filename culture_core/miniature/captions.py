@@ -130,7 +130,8 @@ def all_wrappers(language: str) -> tuple[str, ...]:
 def held_out_nouns(culture: str) -> tuple[str, str, str]:
     """The trained nouns that are never shown in a culture: two for the test, then one for validation."""
     i = list(CULTURES).index(culture)
-    return tuple(NOUNS[(3 * i + shift) % len(NOUNS)] for shift in (0, 5, 9))
+    first, second, third = (NOUNS[(3 * i + shift) % len(NOUNS)] for shift in (0, 5, 9))
+    return first, second, third
 
 
 def split_of(culture: str, noun: str) -> str:
@@ -206,7 +207,7 @@ def _pair(culture: str, noun: str, language: str, variant: int, wrapper: int) ->
         language=language,
         cultural=cultural.text,
         neutral=neutral.text,
-        modifiers=(cultural.modifier_span,),
+        modifiers=(cultural.modifier_span or (0, 0),),
         nouns_cultural=(cultural.noun_span,),
         nouns_neutral=(neutral.noun_span,),
         category=noun,

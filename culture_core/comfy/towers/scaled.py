@@ -70,9 +70,9 @@ class ScaledOperations(comfy.ops.manual_cast):
             super().__init__(*sizes, **options)
             self.register_parameter(SCALE, None)
 
-        def _load_from_state_dict(self, state: dict, prefix: str, *rest: Any) -> None:
+        def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
             if f"{prefix}{SCALE}" in state:
-                device = self.weight.device
+                device = self.get_parameter("weight").device
                 kept = torch.empty_like(state[f"{prefix}weight"], device=device)
                 self.weight = nn.Parameter(kept, requires_grad=False)
                 self.scale_weight = nn.Parameter(torch.ones((), device=device), requires_grad=False)
