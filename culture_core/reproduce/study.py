@@ -32,11 +32,11 @@ from ..files import CultureSAE
 from ..miniature.captions import STUDY_TRAINING_WRAPPERS, prompt_pairs
 from ..neuron_figures import Selection
 from ..neurons import CultureNeurons, all_statistics
-from ..probing import LanguageProbes, probe_by_language
+from ..probing import LanguageProbes, LayerProbe, probe_by_language
 from ..sae import SAEConfig, TopKSAE, train_sae
 from .cache import Cache
 from .generator import Base, Pictures, load_base, save_base, train_base
-from .measures import PICTURE_WIDTH, Clip, Instruments, diversity, mean_hidden, train_clip
+from .measures import PICTURE_WIDTH, Clip, ClipPlan, Instruments, diversity, mean_hidden, train_clip
 from .method import (
     MASKED,
     Design,
@@ -53,7 +53,7 @@ from .method import (
     sae_features,
     tuning_prompts,
 )
-from .systems import Captions, System, train_system
+from .systems import START_STEPS, Captions, System, train_system
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +88,17 @@ class Sizes:
     places: tuple[tuple[int, str], ...] = ((11, HIDDEN_STATE), (10, HIDDEN_STATE), (11, ATTENTION_OUTPUT))
     """Candidates: what activation patching names, the layer before, and the paper's feature."""
     counts: tuple[int, ...] = (40, 80)
+    start_steps: int = START_STEPS
+    clip: ClipPlan = ClipPlan()
+
+    def unusual(self) -> dict[str, Any]:
+        """Of the settings that no run but a test's changes, those that are: what is cached is named by them
+        only then."""
+        return {
+            name: getattr(self, name)
+            for name in ("start_steps", "clip")
+            if getattr(self, name) != getattr(Sizes, name)
+        }
 
 
 QUICK = Sizes(
@@ -105,7 +116,8 @@ class Study:
         self, models: Path, folder: Path, sizes: Sizes, progress: Callable[[str], Progress] | None = None
     ) -> None:
         self.models, self.sizes = models, sizes
-        self.cache = Cache(folder, {"version": VERSION, "wrappers": sizes.wrappers, "renders": sizes.renders})
+        base = {"version": VERSION, "wrappers": sizes.wrappers, "renders": sizes.renders, **sizes.unusual()}
+        self.cache = Cache(folder, base)
         self._progress = progress or (lambda _stage: lambda *_: None)
         path = models / "text_encoders" / ENCODER_NAME
         self.encoder = HFTextEncoder(*load_hf_encoder(path), MAX_LENGTH)
@@ -137,8 +149,9 @@ class Study:
         def make(checkpoint: Path) -> System:
             system = System(kind, self.encoder, self.base)
             train_system(
-                system, self.base, self.captions, self.pictures, steps, 5, self._progress(stage), checkpoint
-            )
+                system, self.base, self.captions, self.pictures, self.sizes.start_steps, steps, 5,
+                self._progress(stage), checkpoint,
+            )  # fmt: skip
             return system
 
         return self.cache.model(stage, self._of(kind), make, System.save, System(kind, self.encoder).load)
@@ -146,7 +159,9 @@ class Study:
     @functools.cached_property
     def instruments(self) -> Instruments:
         def make(_checkpoint: Path) -> Clip:
-            return train_clip(self._instruments, self.captions, 3, self._progress("CLIP-type scorer"))
+            return train_clip(
+                self._instruments, self.captions, self.sizes.clip, 3, self._progress("CLIP-type scorer")
+            )
 
         self._instruments.clip = self.cache.model(
             "CLIP-type scorer",
@@ -239,10 +254,21 @@ class Study:
             functools.partial(_load_module, LayerEnhancer(self.encoder.info.width, plan.bottleneck)),
         )  # fmt: skip
 
+    @functools.cached_property
     def probes(self) -> LanguageProbes:
         """Where a modifier acts: one wording of every training combination."""
-        pairs = [pair for pair in prompt_pairs("train") if pair.id.endswith("-00")]
-        return probe_by_language(self.encoder, pairs)
+
+        def make() -> dict[str, Any]:
+            pairs = [pair for pair in prompt_pairs("train") if pair.id.endswith("-00")]
+            overall, languages = probe_by_language(self.encoder, pairs)
+            return {
+                "overall": _probe_json(overall),
+                "languages": {code: _probe_json(probe) for code, probe in languages.items()},
+            }
+
+        found = self.cache.figures("probes", {}, make)
+        languages = {code: _probe_of(probe) for code, probe in found["languages"].items()}
+        return LanguageProbes(_probe_of(found["overall"]), languages)
 
     def culture_sae(self, design: Design, seed: int) -> CultureSAE:
         """The repetition's culture SAE with the figures behind its neurons."""
@@ -502,6 +528,15 @@ def _strip(pictures: Tensor) -> str:
     with io.BytesIO() as buffer:
         Image.fromarray(row.numpy()).save(buffer, "PNG")
         return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _probe_json(probe: LayerProbe) -> dict[str, Any]:
+    return {k: v.tolist() if isinstance(v, Tensor) else v for k, v in probe._asdict().items()}
+
+
+def _probe_of(found: dict[str, Any]) -> LayerProbe:
+    tensors = {k: torch.tensor(v) for k, v in found.items() if isinstance(v, list) and k != "skipped"}
+    return LayerProbe(**{**found, **tensors, "skipped": tuple(found["skipped"])})
 
 
 def _save_module(module: torch.nn.Module, path: Path) -> None:
