@@ -13,8 +13,7 @@ from ..reports import probe_picture
 from .paper import CONTRADICTIONS, PAPER, QUALITY
 from .results import Results, outcome
 from .statistics import Row, mean, share
-from .study import PAPER_STRENGTH, SWEEP, Study
-from .systems import KINDS
+from .study import PAPER_STRENGTH, Study
 from .trials import ENHANCERS, OTHERS, READING
 
 NAMES = {"alt": "Alt (as AltDiffusion)", "pea": "PEA (as PEA-Diffusion)"}
@@ -60,7 +59,8 @@ def make_report(study: Study) -> tuple[Document, list[list[Any]]]:
         "combinations of culture and noun, Wilson for plain shares)."
     )
     reached = outcome(results)
-    header = ("", *(f"paper, {name}" for name in NAMES.values()), "wanted", *NAMES.values())
+    names = [NAMES[kind] for kind in results.kinds]
+    header = ("", *(f"paper, {name}" for name in names), "wanted", *names)
     document.table(header, reached, name="outcome")
     for part in (
         _gap,
@@ -102,7 +102,7 @@ def _introduction(document: Document, study: Study) -> None:
             [[name, str(value)] for name, value in asdict(study.sizes).items()],
             "Settings",
         )
-        for kind in KINDS:
+        for kind in study.sizes.kinds:
             layer, noise = study.best_enhancer(kind)
             document.paragraph(
                 f"{NAMES[kind]}, chosen on validation prompts: {study.design(kind)}; enhancer after layer {layer} "
@@ -127,14 +127,14 @@ def _time(document: Document, seconds: Mapping[str, float]) -> None:
         work = next((name for start, name in WORK.items() if stage.startswith(start)), stage)
         kinds.setdefault(work, []).append(taken / 60)
     lines = [[work, len(taken), sum(taken)] for work, taken in kinds.items()]
-    document.table(("work", "stages", "minutes"), lines, "Time", ".1f")
+    document.table(("work", "stages", "minutes"), lines, "Time", ".1f", "time")
     with document.details("Time of every stage"):
-        document.table(("stage", "seconds"), seconds.items(), "Time by stage", ".1f")
+        document.table(("stage", "seconds"), seconds.items(), "Time by stage", ".1f", "time-by-stage")
 
 
 def _gap(document: Document, study: Study, results: Results) -> None:
     document.section("Explicit against neutral (Fig. 4)", "gap")
-    for kind in KINDS:
+    for kind in results.kinds:
         lines = []
         for code, culture in CULTURES.items():
             own = [_only(results.rows(kind, name), code) for name in ("explicit", "neutral")]
@@ -163,7 +163,7 @@ def _probing(document: Document, study: Study, results: Results) -> None:
 def _neurons(document: Document, study: Study, results: Results) -> None:
     document.section("Culture neurons (Fig. 7, 15 and 16)", "neurons")
     drawn: dict[Any, list[str]] = {}
-    for kind in KINDS:
+    for kind in results.kinds:
         drawn.setdefault(study.design(kind), []).append(NAMES[kind])
     for design, names in drawn.items():
         document.paragraph(
@@ -190,7 +190,7 @@ def _masking(document: Document, study: Study, results: Results) -> None:
         "explicit": "explicit modifier", "masked": "culture neurons masked",
         "masked, random (frequency)": "random, frequency-matched", "masked, random (norm)": "random, norm-matched",
     }  # fmt: skip
-    for kind in KINDS:
+    for kind in results.kinds:
         lines = [
             [label, str(results.share(kind, name)), PAPER.get((name, kind)), str(results.left(kind, name)),
              str(results.share(kind, name, "noun"))]
@@ -206,9 +206,12 @@ def _sweep(document: Document, study: Study, results: Results) -> None:
         "One strength for all cultures. Strengths are chosen on validation prompts; this sweep on held-out ones "
         "shows what the slider does. The paper found its best at 6 or 7 in its own scale mode."
     )
-    for kind in KINDS:
+    for kind in results.kinds:
         curves = {
-            name: [results.share(kind, f"strength {strength:g}", figure).percent for strength in SWEEP]
+            name: [
+                results.share(kind, f"strength {strength:g}", figure).percent
+                for strength in study.sizes.sweep
+            ]
             for name, figure in (("CultureVQA", "culture"), ("noun accuracy", "noun"))
         }
         document.table(
@@ -219,14 +222,14 @@ def _sweep(document: Document, study: Study, results: Results) -> None:
                     str(results.share(kind, f"strength {strength:g}")),
                     str(results.share(kind, f"strength {strength:g}", "noun")),
                 ]
-                for strength in SWEEP
+                for strength in study.sizes.sweep
             ],
             f"{NAMES[kind]}: strength",
         )
         document.picture(
             curve_picture(
                 curves,
-                f"{NAMES[kind]}: strengths {', '.join(f'{s:g}' for s in SWEEP)}",
+                f"{NAMES[kind]}: strengths {', '.join(f'{s:g}' for s in study.sizes.sweep)}",
                 x_label="step of the sweep",
                 y_label="%",
                 y_range=(0, 100),
@@ -234,7 +237,7 @@ def _sweep(document: Document, study: Study, results: Results) -> None:
             f"{NAMES[kind]}: CultureVQA and noun accuracy over the sweep",
         )
         document.picture(
-            results.sheet(kind, {f"strength {s:g}": f"strength {s:g}" for s in SWEEP}),
+            results.sheet(kind, {f"strength {s:g}": f"strength {s:g}" for s in study.sizes.sweep}),
             f"{NAMES[kind]}: one noise, rising strength",
         )
 
@@ -246,7 +249,7 @@ def _methods(document: Document, study: Study, results: Results) -> None:
         "distance (the paper's LPIPS use) is to a rendered picture of the noun in its culture. Noun confidence "
         "stands where the paper has ImageReward."
     )
-    for kind in KINDS:
+    for kind in results.kinds:
         _table(document, results, kind, TREATMENTS, "Table 2")
         document.picture(results.sheet(kind, TREATMENTS), f"{NAMES[kind]}: a row a treatment")
     document.table(
@@ -265,7 +268,7 @@ def _controls(document: Document, study: Study, results: Results) -> None:
     document.paragraph(
         "Random layers: one a repetition, with the same steps and parameters. The amplified rows have the same strengths."
     )
-    for kind in KINDS:
+    for kind in results.kinds:
         _table(document, results, kind, names, "Table 3")
 
 
@@ -277,13 +280,13 @@ def _outside(document: Document, study: Study, results: Results) -> None:
     document.paragraph(
         "Sentences of another kind than any caption in training, such as “seen in the street this morning: …”."
     )
-    for kind in KINDS:
+    for kind in results.kinds:
         _table(document, results, kind, names, "Table 6", "outside, neutral", "outside, explicit")
 
 
 def _english_part(document: Document, study: Study, results: Results) -> None:
     document.section("A neutral English prompt with each culture's neurons (Fig. 13)", "english")
-    for kind in KINDS:
+    for kind in results.kinds:
         lines = [
             [culture.name, str(share(_only(results.rows(kind, "English, amplified"), code), "culture"))]
             for code, culture in CULTURES.items()
@@ -302,7 +305,7 @@ def _beyond(document: Document, study: Study, results: Results) -> None:
         "cultures, chosen on validation prompts, and are measured in the first repetition; the amplified row has "
         "one strength a culture."
     )
-    for kind in KINDS:
+    for kind in results.kinds:
         names = {"neutral": "neutral prompt", "amplified": "amplified (inject)", "scale": "scale, same strengths",
                  "scale, paper's strength": f"scale, strength {PAPER_STRENGTH:g}"}  # fmt: skip
         names |= {name: name.replace("_", " ") for name in study.variants(kind)}
@@ -316,7 +319,7 @@ def _tried(document: Document, study: Study, results: Results) -> None:
         "when masked, the one with most pictures right in culture and noun. Of the enhancers the one with most "
         "pictures right."
     )
-    for kind in KINDS:
+    for kind in results.kinds:
         for what, tried in (("amplifiers", study.tried(kind)), ("enhancers", study.tried_enhancers(kind))):
             document.table(
                 list(tried[0]), [list(one.values()) for one in tried], f"{NAMES[kind]}: {what}", ".3g"
@@ -338,7 +341,7 @@ def _tried(document: Document, study: Study, results: Results) -> None:
     document.paragraph(READING)
     nouns = (
         f"{NAMES[kind]} {results.share(kind, 'explicit', 'noun')}, neutral {results.share(kind, 'neutral', 'noun')}"
-        for kind in KINDS
+        for kind in results.kinds
     )
     document.paragraph(f"Nouns right with explicit held-out prompts: {'; '.join(nouns)}.")
 

@@ -15,7 +15,6 @@ from ..significance import Estimate
 from .paper import PAPER
 from .statistics import Row, left, mean, recovery, share
 from .study import Study
-from .systems import KINDS
 
 
 class Results:
@@ -27,12 +26,13 @@ class Results:
             repetitions: of each system; the rows of each by name, as `Study.rows` gives them.
         """
         self._repetitions = repetitions
+        self.kinds = list(repetitions)
 
     @classmethod
     def of(cls, study: Study) -> "Results":
         """What a study measured; what is not cached yet is made first."""
         seeds = range(study.sizes.repetitions)
-        return cls({kind: [study.rows(kind, seed) for seed in seeds] for kind in KINDS})
+        return cls({kind: [study.rows(kind, seed) for seed in seeds] for kind in study.sizes.kinds})
 
     def rows(self, kind: str, name: str) -> list[Row]:
         return [rows[name] for rows in self._repetitions[kind] if name in rows]
@@ -80,10 +80,10 @@ def outcome(results: Results) -> list[list[Any]]:
     lines = []
     for target in TARGETS:
         cells = []
-        for kind in KINDS:
+        for kind in results.kinds:
             figure, reached = target.found(results, kind)
             cells.append(Cell(figure, "reached" if reached else "missed", reached))
-        paper = [PAPER.get((target.key, kind)) for kind in KINDS]
+        paper = [PAPER.get((target.key, kind)) for kind in results.kinds]
         lines.append([target.name, *paper, target.wanted, *cells])
     return lines
 
