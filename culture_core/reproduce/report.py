@@ -17,6 +17,7 @@ from .study import PAPER_STRENGTH, Study
 from .trials import ENHANCERS, OTHERS, READING
 
 NAMES = {"alt": "Alt (as AltDiffusion)", "pea": "PEA (as PEA-Diffusion)"}
+SHORT = {"alt": "Alt", "pea": "PEA"}
 HEADER = (
     "treatment", "CultureVQA %", "paper", "noun %", "gap closed", "CLIP-type", "reference distance",
     "noun confidence", "diversity",
@@ -59,8 +60,8 @@ def make_report(study: Study) -> tuple[Document, list[list[Any]]]:
         "combinations of culture and noun, Wilson for plain shares)."
     )
     reached = outcome(results)
-    names = [NAMES[kind] for kind in results.kinds]
-    header = ("", *(f"paper, {name}" for name in names), "wanted", *names)
+    papers = [f"paper, {NAMES[kind]}" for kind in results.kinds]
+    header = ("", "wanted", *(SHORT[kind] for kind in results.kinds), *papers)
     document.table(header, reached, name="outcome")
     for part in (
         _gap,
@@ -322,16 +323,17 @@ def _tried(document: Document, study: Study, results: Results) -> None:
     for kind in results.kinds:
         for what, tried in (("amplifiers", study.tried(kind)), ("enhancers", study.tried_enhancers(kind))):
             document.table(
-                list(tried[0]), [list(one.values()) for one in tried], f"{NAMES[kind]}: {what}", ".3g"
+                [name.replace("_", " ") for name in tried[0]],
+                [list(one.values()) for one in tried],
+                f"{NAMES[kind]}: {what}",
+                ".3g",
             )
     document.section("Before the candidates were settled", "trials", level=2)
-    document.paragraph(
-        "By hand, on validation prompts as well: enhancers without noise, and longer training."
-    )
+    document.paragraph("By hand, on validation prompts as well: where an enhancer goes, and longer training.")
     document.table(
         ("system", "enhancer after layer", "steps", "CultureVQA %", "noun %"),
         [
-            [NAMES[one.kind], one.layer, one.steps, 100 * one.culture, one.noun and 100 * one.noun]
+            [SHORT[one.kind], one.layer, one.steps, 100 * one.culture, one.noun and 100 * one.noun]
             for one in ENHANCERS
         ],
         "Enhancers tried by hand",

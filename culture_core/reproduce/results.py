@@ -76,7 +76,7 @@ class Target(NamedTuple):
 
 
 def outcome(results: Results) -> list[list[Any]]:
-    """The figures to beat: a line each with the paper's figures, ours, and whether they are reached."""
+    """The figures to beat: a line each with ours, whether they are reached, and the paper's figures."""
     lines = []
     for target in TARGETS:
         cells = []
@@ -84,7 +84,7 @@ def outcome(results: Results) -> list[list[Any]]:
             figure, reached = target.found(results, kind)
             cells.append(Cell(figure, "reached" if reached else "missed", reached))
         paper = [PAPER.get((target.key, kind)) for kind in results.kinds]
-        lines.append([target.name, *paper, target.wanted, *cells])
+        lines.append([target.name, target.wanted, *cells, *paper])
     return lines
 
 

@@ -27,7 +27,7 @@ def figures(**changed: dict) -> dict[str, tuple[str, str]]:
     }  # fmt: skip
     lines = outcome(Results({kind: [{**rows, **changed}] for kind in KINDS}))
     assert [line[0] for line in lines] == [target.name for target in TARGETS]
-    return {line[0]: (line[-1].value, line[-1].mark) for line in lines}
+    return {line[0]: (line[2].value, line[2].mark) for line in lines}
 
 
 def test_every_figure_that_is_good_enough_is_reached() -> None:
