@@ -37,7 +37,8 @@ OTHERS = (
 """What was changed, and what came of it."""
 
 READING = (
-    "On validation prompts the enhancers that are used are right in nearly every picture: nothing is left to "
-    "choose by. What is missed on held-out prompts is lost in the step from the validation combinations of "
-    "culture and noun to the held-out ones, where explicit prompts, which no method touches, fall short too."
+    "On validation prompts the enhancers that are used bring out the culture in nearly every picture: little "
+    "is left to choose by. What is missed on held-out prompts is lost in the step from the validation "
+    "combinations of culture and noun to the held-out ones, where explicit prompts, which no method touches, "
+    "fall short too."
 )
