@@ -29,10 +29,10 @@ class CultureFromPrompt(io.ComfyNode):
         return schema(
             node_id="CultureFromPrompt",
             display_name="Culture from Prompt Language",
-            description="Tells the language of a prompt and the culture that goes with it, for Amplify "
-            "Culture Neurons. Where the language is unclear (casa) or has no culture (English), the culture "
-            "is none: nothing is steered, and the node says why.",
-            search_aliases=["culture", "language", "detect", "auto"],
+            description="Tells the language of a prompt and the culture that goes with it. Where "
+            "the language is unclear ('casa') or has no culture (English), nothing is steered, and the node "
+            "says why.",
+            search_aliases=["language", "detect"],
             inputs=[
                 _prompt_input(),
                 io.Float.Input(
@@ -42,8 +42,8 @@ class CultureFromPrompt(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     round=0.001,
-                    tooltip="How far the likeliest language must lead over the next. 0.1 is right in 98 of "
-                    "100 cases; higher acts more rarely, 0 takes the likeliest.",
+                    tooltip="How far the likeliest language must lead. 0.1 is right in 98 of 100 cases. "
+                    "Higher acts more rarely, 0 takes the likeliest.",
                 ),
                 io.Combo.Input(
                     "override",
@@ -55,7 +55,7 @@ class CultureFromPrompt(io.ComfyNode):
                     "when_unsure",
                     options=list(WHEN_UNSURE),
                     default=WHEN_UNSURE[0],
-                    tooltip="Where the language is unclear: off goes on and steers nothing, stop ends the "
+                    tooltip="What to do where the language is unclear. off: steer nothing. stop: end the "
                     "run with a message.",
                 ),
             ],
@@ -64,11 +64,11 @@ class CultureFromPrompt(io.ComfyNode):
                 _CultureChoice.Output(
                     "culture",
                     display_name="culture",
-                    tooltip="For the culture of Amplify Culture Neurons and Culture Modifier; none leaves "
-                    "everything as it is.",
+                    tooltip="For the culture of Amplify Culture Neurons, Encode with Culture Schedule or "
+                    "Culture Modifier.",
                 ),
                 io.String.Output(
-                    "language", display_name="language", tooltip="Its code, such as it; or unclear."
+                    "language", display_name="language", tooltip="Its code, such as 'it', or 'unclear'."
                 ),
                 io.Float.Output(
                     "confidence",
@@ -76,7 +76,7 @@ class CultureFromPrompt(io.ComfyNode):
                     tooltip="Lead of the likeliest language over the next, 0 to 1.",
                 ),
                 io.String.Output(
-                    "report", display_name="report", tooltip="What was found, and what becomes of it."
+                    "report", display_name="report", tooltip="What was found, and what follows from it."
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -105,8 +105,8 @@ class CultureModifier(io.ComfyNode):
             node_id="CultureModifier",
             display_name="Culture Modifier",
             description="Names the culture in the prompt: 'ponte' becomes 'ponte in stile italiano'. The "
-            "usual way, to compare the culture's neurons with, or to use together with them.",
-            search_aliases=["culture", "modifier", "style", "explicit", "prompt"],
+            "usual way, to compare with culture neurons or to use with them.",
+            search_aliases=["explicit", "prompt"],
             inputs=[
                 _prompt_input(),
                 culture_input("The culture to name. none: the prompt stays as it is.", none=True),
