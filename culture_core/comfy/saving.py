@@ -5,9 +5,13 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import folder_paths
+from torch import Tensor
 
 from ..files import CultureSAE, EnhancerFile, save_culture_sae, save_enhancer
+from ..previews import encode_preview
+from ..sheets import picture_grid
 from .folders import output_folder
+from .pictures import pil_images
 
 CHECKPOINTS = "culture_checkpoints"
 """Folder for unfinished trainings; no loader node lists it."""
@@ -15,16 +19,23 @@ _PLAIN_NAME = re.compile(r"\w[\w .-]{0,99}")
 
 
 def save_to_output(
-    item: CultureSAE | EnhancerFile, prefix: str, author: str = "", licence: str = "", description: str = ""
+    item: CultureSAE | EnhancerFile,
+    prefix: str,
+    author: str = "",
+    licence: str = "",
+    description: str = "",
+    preview: Tensor | None = None,
 ) -> Path:
     """Write a culture SAE or a layer enhancer under the next free number; returns where.
 
     Args:
         prefix: name before the number, with subfolders and ComfyUI's `%year%` and the like if wanted.
         author: this and the other texts replace what the item says of itself, unless they are empty.
+        preview: an IMAGE that replaces the item's preview; several pictures become one sheet.
 
     Raises:
-        ValueError: for a prefix that is no file name or leads out of the folder.
+        ValueError: for a prefix that is no file name or leads out of the folder, or a preview
+            that is too large.
         FileError: where the content is damaged or cannot be written.
     """
     kind, save = (
@@ -36,6 +47,8 @@ def save_to_output(
     folder, name, number, *_ = folder_paths.get_save_image_path(prefix, str(output_folder(kind)))
     texts = {"author": author.strip(), "licence": licence.strip(), "description": description.strip()}
     signed = replace(item, **{field: text for field, text in texts.items() if text})
+    if preview is not None:
+        signed = replace(signed, preview=encode_preview(picture_grid(pil_images(preview))))
     return save(signed, Path(folder) / f"{name}_{number:05}_.safetensors")
 
 
