@@ -1,5 +1,8 @@
 """Find, amplify and enhance what a text encoder knows about cultures: a node pack for ComfyUI."""
 
+WEB_DIRECTORY = "./web"
+"""Where the front end finds the help of the nodes."""
+
 
 async def comfy_entrypoint():
     """What ComfyUI calls to load the pack. ComfyUI is imported here only, so that the library works without

@@ -1,7 +1,7 @@
 """What the nodes share."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from comfy_api.latest import io
 
@@ -47,6 +47,12 @@ def problem_of(*checks: Callable[[], object]) -> bool | str:
     except ValueError as error:
         return str(error)
     return True
+
+
+def warnings_ui(warnings: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Warnings in what a node shows: `web/warnings.js` puts them under it, and the history has them too. None
+    take away those of an earlier run."""
+    return {"text": tuple(warnings)}
 
 
 def file_input(kind: str, tooltip: str) -> io.Combo.Input:

@@ -15,9 +15,7 @@ from ..encoders import HIDDEN_STATE, EncoderInfo
 from ..files import CultureSAE, EnhancerFile, FileError, check_encoder
 from ..schedule import Stretch
 from ..selection import TokenSelection
-from ..strength_advice import strength_advice
 from .errors import TextEncoderError
-from .notes import show_on_node
 from .patching import FeatureFunction, patch_clip
 from .places import ALL, choose_encoders, encoders_of
 from .reading import ComfyTextEncoder
@@ -34,8 +32,7 @@ def amplify_clip(
     tokens: TokenSelection,
     encoders: str = "",
 ) -> comfy.sd.CLIP:
-    """A clone of the CLIP that amplifies a culture's neurons; at strength 0 an untouched clone. A strength
-    beyond the file's measured limit is warned about, in the log and on the node.
+    """A clone of the CLIP that amplifies a culture's neurons; at strength 0 an untouched clone.
 
     Args:
         encoders: in which of the CLIP's encoders: empty for the one that the file was made for, otherwise as
@@ -46,29 +43,6 @@ def amplify_clip(
         TextEncoderError: for an encoder that the CLIP does not have.
         ValueError: for a strength or a mode that is out of range.
     """
-    _advise(culture_sae, culture, strength, mode)
-    return _amplified(clip, culture_sae, culture, strength, mode, tokens, encoders)
-
-
-def _advise(culture_sae: CultureSAE, culture: str, strength: float, mode: str) -> None:
-    advice = strength_advice(culture_sae, culture, strength, mode)
-    if advice is None:
-        return
-    if advice.warning:
-        logger.warning("%s", advice.text)
-    # Of a sweep's strengths the last warning stays, not the last strength.
-    show_on_node(advice.text, keep=not advice.warning)
-
-
-def _amplified(
-    clip: comfy.sd.CLIP,
-    culture_sae: CultureSAE,
-    culture: str,
-    strength: float,
-    mode: str,
-    tokens: TokenSelection,
-    encoders: str,
-) -> comfy.sd.CLIP:
     neurons = culture_sae.neurons(culture)
     matching = matching_encoders(clip, culture_sae, encoders)
     Amplifier(culture_sae.sae, neurons, strength, mode)  # raises now, not in the middle of a later encode
@@ -116,17 +90,15 @@ def scheduled_conditioning(
     encoders: str = "",
 ) -> list:
     """Conditioning of a prompt whose amplification changes over the sampling run: one entry a stretch, each
-    with the range of the run in which ComfyUI uses it. Its highest strength is warned about as in
-    `amplify_clip`.
+    with the range of the run in which ComfyUI uses it.
 
     Raises:
         As `amplify_clip`.
     """
-    _advise(culture_sae, culture, max(stretch.strength for stretch in stretches), mode)
     conditioning, encoded = [], {}
     for start, end, strength in stretches:
         if strength not in encoded:
-            amplified = _amplified(clip, culture_sae, culture, strength, mode, tokens, encoders)
+            amplified = amplify_clip(clip, culture_sae, culture, strength, mode, tokens, encoders)
             encoded[strength] = amplified.encode_from_tokens_scheduled(amplified.tokenize(text))
         for hidden, options in encoded[strength]:
             conditioning.append([hidden, {**options, "start_percent": start, "end_percent": end}])
