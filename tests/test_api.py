@@ -136,6 +136,7 @@ DETECT = {
     "contrast": "mean",
     "count": 0,
     "tau": 0.5,
+    "by_effect": False,
 }
 ENHANCER = {
     "model": "model", "vae": "vae", "clip": "clip", "culture_pairs": "pairs", "pictures": "", "layer": 11,
@@ -348,7 +349,13 @@ def test_the_pages_curl_lines_work(server: ComfyServer, painting: Path, tmp_path
         ).stdout
 
     assert "CULTURE_SAE" in shell(lines[0])
-    job = json.loads(shell(lines[1].replace("jq '{prompt: .}' graph.json", f"{sys.executable} -c {WRAP!r}")))
+    job = json.loads(
+        shell(
+            lines[1].replace(
+                "jq '{prompt: ., client_id: \"me\"}' graph.json", f"{sys.executable} -c {WRAP!r}"
+            )
+        )
+    )
     record = finished(server, job["prompt_id"])
     told = json.loads(shell(lines[2].replace("PROMPT_ID", job["prompt_id"])))[job["prompt_id"]]
     assert told["status"]["status_str"] == record["status"]["status_str"] == "success"
@@ -357,5 +364,5 @@ def test_the_pages_curl_lines_work(server: ComfyServer, painting: Path, tmp_path
     assert Image.open(tmp_path / "picture.png").size == (64, 64)
 
 
-WRAP = "import json; print(json.dumps({'prompt': json.load(open('graph.json'))}))"
+WRAP = "import json; print(json.dumps({'prompt': json.load(open('graph.json')), 'client_id': 'me'}))"
 """What jq does, which need not be installed."""

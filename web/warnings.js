@@ -2,7 +2,7 @@
 import { app } from "../../scripts/app.js";
 
 const NODES = ["CultureAmplifyNeurons", "CultureEncodeSchedule"];
-const NAME = "culture-warning";
+const NAME = "warning";
 
 function show(node, output) {
   const text = [...new Set(output?.text ?? [])].map((line) => `⚠ ${line}`).join("\n");
