@@ -163,11 +163,11 @@ class _Watch:
         find_embedding = tokenizer._try_get_embedding
 
         def note_embedding(name: str) -> tuple:
-            found, leftover = find_embedding(name)
-            if found is not None:
+            found = find_embedding(name)  # (vectors, what is left); newer versions say the name in between
+            if found[0] is not None:
                 self.events.append(_Event(EMBEDDING + name, None))
-            self._leftover = leftover
-            return found, leftover
+            self._leftover = found[-1]
+            return found
 
         self._inner._try_get_embedding = note_embedding
         self._starts = tokenizer.tokens_start
