@@ -26,8 +26,7 @@ class CultureTrainEnhancer(io.ComfyNode):
             node_id="CultureTrainEnhancer",
             display_name="Train Layer Enhancer",
             description="Trains a layer enhancer: neutral prompts go in, pictures of a culture are what the "
-            "image model shall see. Model, VAE and CLIP stay as they are. Newer versions of ComfyUI let no "
-            "gradients through Llama-like text encoders; then, and for several GPUs, use the command "
+            "image model shall see. Model, VAE and CLIP stay as they are. For several GPUs use the command "
             "`python -m culture_core train-enhancer`. "
             "With a checkpoint name, a run that you cancel goes on where it stopped when you queue it again "
             "with the same settings.",
