@@ -7,13 +7,24 @@ async def comfy_entrypoint():
     from comfy_api.latest import ComfyExtension
 
     from .culture_core.comfy import register_model_folders
-    from .nodes import amplify, compare, encoder, enhance, probe, save, score, train, train_enhancer
+    from .nodes import (
+        amplify,
+        compare,
+        encoder,
+        enhance,
+        probe,
+        prompt,
+        save,
+        score,
+        train,
+        train_enhancer,
+    )
 
     register_model_folders()
 
     class CultureExtension(ComfyExtension):
         async def get_node_list(self) -> list:
-            themes = (encoder, amplify, enhance, probe, train, train_enhancer, save, compare, score)
+            themes = (encoder, prompt, amplify, enhance, probe, train, train_enhancer, save, compare, score)
             return [node for theme in themes for node in theme.NODES]
 
     return CultureExtension()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path` that replaces it when the context ends well."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -41,10 +41,12 @@ class Figure(NamedTuple):
     @classmethod
     def of(cls, values: Sequence[Share | float]) -> "Figure":
         """The figure of one value a draw."""
-        if not isinstance(values[0], Share):
-            return cls(statistics.fmean(values), statistics.pstdev(values), None)
-        pooled = Share(sum(share.right for share in values), sum(share.count for share in values))
-        return cls(pooled.percent, statistics.pstdev([share.percent for share in values]), pooled)
+        shares = [value for value in values if isinstance(value, Share)]
+        if not shares:
+            plain = [value for value in values if not isinstance(value, Share)]
+            return cls(statistics.fmean(plain), statistics.pstdev(plain), None)
+        pooled = Share(sum(share.right for share in shares), sum(share.count for share in shares))
+        return cls(pooled.percent, statistics.pstdev([share.percent for share in shares]), pooled)
 
     def __str__(self) -> str:
         text = str(self.share) if self.share else f"{self.mean:.3f}"

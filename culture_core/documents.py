@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from urllib.parse import quote
 
 from .atomic import atomic_path
@@ -111,7 +111,7 @@ class _Picture:
 @dataclass(frozen=True)
 class _Details:
     summary: str
-    blocks: list = field(default_factory=list)
+    blocks: list[Any] = field(default_factory=list)
     kind: ClassVar[str] = "details"
 
 
@@ -123,7 +123,7 @@ class Document:
 
     def __init__(self, title: str) -> None:
         self.title = _line(title)
-        self._blocks: list = []
+        self._blocks: list[Any] = []
         self._open = self._blocks
         """Where the next block goes: into the document, or into details."""
         self._anchors: set[str] = set()
@@ -217,7 +217,7 @@ class Document:
         finally:
             self._open = outside
 
-    def write_html(self, path: str | os.PathLike, overwrite: bool = False) -> Path:
+    def write_html(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         """Write one file that needs no other, no network and no script; returns its path.
 
         Raises:
@@ -233,7 +233,9 @@ class Document:
         text = template.render(title=self.title, sections=sections, blocks=self._blocks)
         return _write_all({_new(path, ".html", overwrite): text})[0]
 
-    def write_markdown(self, path: str | os.PathLike, overwrite: bool = False, embed: bool = False) -> Path:
+    def write_markdown(
+        self, path: str | os.PathLike[str], overwrite: bool = False, embed: bool = False
+    ) -> Path:
         """Write GitHub-flavoured Markdown; returns its path.
 
         Pictures go into a folder beside it: `report_pictures` for `report.md`.
@@ -256,7 +258,7 @@ class Document:
         files = {} if embed else {folder / picture.name: picture.png for picture in pictures}
         return _write_all({**files, path: text})[-1]
 
-    def write_csv(self, folder: str | os.PathLike, overwrite: bool = False) -> list[Path]:
+    def write_csv(self, folder: str | os.PathLike[str], overwrite: bool = False) -> list[Path]:
         """Write a CSV file a table, with full numbers; returns their paths.
 
         A column with marks is followed by one that holds them. Text that a spreadsheet would take for a
@@ -267,7 +269,7 @@ class Document:
         """
         return self._write_tables(folder, ".csv", _csv, overwrite)
 
-    def write_latex(self, folder: str | os.PathLike, overwrite: bool = False) -> list[Path]:
+    def write_latex(self, folder: str | os.PathLike[str], overwrite: bool = False) -> list[Path]:
         r"""Write a LaTeX file a table, for `\input` and the package booktabs; returns their paths.
 
         Raises:
@@ -276,7 +278,7 @@ class Document:
         return self._write_tables(folder, ".tex", _latex_table, overwrite)
 
     def _write_tables(
-        self, folder: str | os.PathLike, suffix: str, write: Callable[[_Table], str], overwrite: bool
+        self, folder: str | os.PathLike[str], suffix: str, write: Callable[[_Table], str], overwrite: bool
     ) -> list[Path]:
         paths = [_new(Path(folder) / f"{table.name}{suffix}", suffix, overwrite) for table in self._tables]
         return _write_all({path: write(table) for path, table in zip(paths, self._tables, strict=True)})
@@ -333,7 +335,7 @@ def _slug(text: str, otherwise: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain)[:_LONGEST_NAME].strip("-") or otherwise
 
 
-def _flat(blocks: Iterable) -> Iterator:
+def _flat(blocks: Iterable[Any]) -> Iterator[Any]:
     """Blocks, also those within details, in order."""
     for block in blocks:
         yield block
@@ -394,7 +396,7 @@ def _png(image: "Image.Image") -> bytes:
     return buffer.getvalue()
 
 
-def _new(path: str | os.PathLike, suffix: str, overwrite: bool) -> Path:
+def _new(path: str | os.PathLike[str], suffix: str, overwrite: bool) -> Path:
     path = Path(path)
     if path.suffix.lower() != suffix:
         raise DocumentError(f"{path}: the name must end in {suffix}")
@@ -411,7 +413,7 @@ def _write_all(files: Mapping[Path, str | bytes]) -> list[Path]:
     return list(files)
 
 
-def _markdown_blocks(blocks: Iterable, address: Callable[[_Picture], str]) -> Iterator[str]:
+def _markdown_blocks(blocks: Iterable[Any], address: Callable[[_Picture], str]) -> Iterator[str]:
     for block in blocks:
         if block.kind == "section":
             yield f'<a id="{block.anchor}"></a>\n\n{"#" * (block.level + 1)} {_markdown(block.heading)}'
@@ -446,7 +448,7 @@ def _markdown_paragraph(text: str) -> str:
 def _csv(table: _Table) -> str:
     """Every column gives one, or two where any of its cells has a mark."""
     widths = [1 + any(row[index].mark for row in table.rows) for index in range(len(table.header))]
-    lines = [[(title, f"{title} (mark)") for title in table.header]]
+    lines: list[list[tuple[Value, str]]] = [[(title, f"{title} (mark)") for title in table.header]]
     lines += [[(cell.value, cell.mark) for cell in row] for row in table.rows]
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")

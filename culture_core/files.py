@@ -71,7 +71,7 @@ class CultureSAE:
     """Index of the layer, from 0."""
     feature: str
     """`attention_output` or `hidden_state`."""
-    encoder: dict
+    encoder: dict[str, Any]
     """Fingerprint of the encoder, see `TextEncoder.fingerprint`."""
     cultures: dict[str, CultureNeurons] = field(default_factory=dict)
     """By culture code."""
@@ -81,7 +81,7 @@ class CultureSAE:
     """By culture code, where measured."""
     selection: dict[str, Selection] = field(default_factory=dict)
     """How the neurons of a culture were chosen, by culture code, where known."""
-    training: dict = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
     """How it was made: data hash, counts, seeds, FVU, dead share, version."""
     licence: str = ""
     author: str = ""
@@ -108,10 +108,10 @@ class EnhancerFile:
     enhancer: LayerEnhancer
     layer: int
     """Index of the layer, from 0."""
-    encoder: dict
+    encoder: dict[str, Any]
     """Fingerprint of the encoder, see `TextEncoder.fingerprint`."""
     encoder_key: str | None = None
-    training: dict = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
     author: str = ""
     description: str = ""
@@ -119,7 +119,7 @@ class EnhancerFile:
     """Where it was loaded from."""
 
 
-def save_culture_sae(culture_sae: CultureSAE, path: str | os.PathLike, overwrite: bool = False) -> Path:
+def save_culture_sae(culture_sae: CultureSAE, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     """Write a culture SAE; returns the path.
 
     Raises:
@@ -143,7 +143,7 @@ def save_culture_sae(culture_sae: CultureSAE, path: str | os.PathLike, overwrite
     return _write(content, overwrite)
 
 
-def load_culture_sae(path: str | os.PathLike) -> CultureSAE:
+def load_culture_sae(path: str | os.PathLike[str]) -> CultureSAE:
     """Read a culture SAE.
 
     Raises:
@@ -152,7 +152,7 @@ def load_culture_sae(path: str | os.PathLike) -> CultureSAE:
     return _parse_sae(read_content(Path(path), SAE, FORMATS))
 
 
-def save_enhancer(enhancer: EnhancerFile, path: str | os.PathLike, overwrite: bool = False) -> Path:
+def save_enhancer(enhancer: EnhancerFile, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     """Write a layer enhancer; returns the path.
 
     Raises:
@@ -166,7 +166,7 @@ def save_enhancer(enhancer: EnhancerFile, path: str | os.PathLike, overwrite: bo
     return _write(content, overwrite)
 
 
-def load_enhancer(path: str | os.PathLike) -> EnhancerFile:
+def load_enhancer(path: str | os.PathLike[str]) -> EnhancerFile:
     """Read a layer enhancer.
 
     Raises:
@@ -318,7 +318,7 @@ def _is_whole(value: object, limit: int) -> bool:
 
 
 def _is_number(value: object, limit: float) -> bool:
-    return type(value) in (int, float) and abs(value) <= limit
+    return isinstance(value, int | float) and type(value) is not bool and abs(value) <= limit
 
 
 def _check_width(content: Content, encoder: Mapping[str, Any], width: int) -> None:

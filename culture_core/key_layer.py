@@ -63,7 +63,7 @@ def choose_layer(
     certain = bounds[:, 0] > 0
     peak = int(torch.where(certain, prominence, -torch.inf).argmax()) if bool(certain.any()) else None
     moves = None if bool(causal.isnan().any()) else int(causal.argmax())
-    if criterion == CAUSAL or (criterion == AUTO and peak is None and moves is not None):
+    if moves is not None and (criterion == CAUSAL or (criterion == AUTO and peak is None)):
         return Choice(moves, _causal_reason(causal, moves, peak, pairs, criterion), peak, moves)
     layer = int(prominence.argmax()) if peak is None else peak
     return Choice(layer, _attention_reason(prominence, bounds, causal, layer, moves, pairs), peak, moves)

@@ -23,7 +23,9 @@ def read_marks(marked: str) -> Marked:
     Raises:
         ValueError: for marks that are empty, nested, or not closed.
     """
-    text, modifiers, nouns = "", [], []
+    text = ""
+    modifiers: list[tuple[int, int]] = []
+    nouns: list[tuple[int, int]] = []
     for piece in _PIECES.finditer(marked):
         modifier, noun, plain, stray = piece.groups()
         if stray is not None:

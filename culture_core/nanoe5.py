@@ -77,7 +77,8 @@ def read_container(data: bytes) -> Container:
         (block,) = reader.fields("i")
         if block != 32:
             raise EncoderError(f"{FILE} has blocks of {block} weights; Q4_0 has 32.")
-        return Container(Header(*sizes, eps), _pieces(reader), _normalisation(reader), _tensors(reader))
+        header = Header._make((*sizes, eps))
+        return Container(header, _pieces(reader), _normalisation(reader), _tensors(reader))
     except (struct.error, ValueError) as error:
         raise EncoderError(f"{FILE} is cut short or damaged ({error}): delete it and fetch again.") from error
 

@@ -36,7 +36,7 @@ class Trial(NamedTuple):
     rule: str
     """`elbow` or `count`."""
     contrast: str | None
-    count: int
+    count: int  # type: ignore[assignment]  # hides the method of tuples, which nobody needs here
     """Neurons of the candidate."""
     figures: dict[str, float]
     """What was measured."""
@@ -79,7 +79,7 @@ class Selection:
     @property
     def effect(self) -> dict[str, float]:
         """Figures of the trial that was chosen; empty where nothing was measured."""
-        return best_trial(self.trials, self.criterion).figures if self.trials else {}
+        return best_trial(self.trials, self.criterion).figures if self.trials and self.criterion else {}
 
     def to_json(self) -> dict[str, Any]:
         """As a dictionary that JSON can hold."""
@@ -101,7 +101,7 @@ class Selection:
         return _Reader(record, neurons, latents).selection()
 
 
-def best_trial(trials: Sequence[Trial], criterion: str | None) -> Trial:
+def best_trial(trials: Sequence[Trial], criterion: str) -> Trial:
     """The trial with the largest figure `criterion`; of equals the one with the fewest neurons."""
     return max(trials, key=lambda trial: (trial.figures[criterion], -trial.count))
 
@@ -196,7 +196,7 @@ def _anything(value: object, _name: str) -> object:
 
 
 def _number(value: object, name: str) -> float:
-    if type(value) not in (int, float) or not abs(value) <= 1e30:
+    if not isinstance(value, int | float) or type(value) is bool or not abs(value) <= 1e30:
         raise ValueError(f"{name!r} is {str(value)[:40]}, it must be a finite number")
     return float(value)
 
@@ -226,7 +226,7 @@ def _text_or_none(value: object, name: str) -> str | None:
 
 
 def _list(check: _Check, low: int, high: int) -> _Check:
-    def check_all(value: object, name: str) -> tuple:
+    def check_all(value: object, name: str) -> tuple[Any, ...]:
         if not isinstance(value, list) or not low <= len(value) <= high:
             raise ValueError(f"{name!r} must be a list of {low} to {high} entries")
         return tuple(check(entry, name) for entry in value)

@@ -1,7 +1,7 @@
 """How far the neurons of cultures are the same (the paper: not at all)."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .neurons import CultureNeurons
 
@@ -23,7 +23,7 @@ class Overlap(NamedTuple):
         values = [value for row, line in enumerate(self.jaccard) for value in line[:row]]
         return sum(values) / len(values) if values else 0.0
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         return {
             **self._asdict(),
             "shared": [{"latent": latent, "cultures": codes} for latent, codes in self.shared.items()],

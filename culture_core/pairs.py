@@ -70,7 +70,7 @@ class PromptPair:
         _check_apart(self)
 
 
-def load_pairs(path: str | os.PathLike) -> list[PromptPair]:
+def load_pairs(path: str | os.PathLike[str]) -> list[PromptPair]:
     """Prompt pairs from a JSONL file, one object a line.
 
     Raises:
@@ -96,7 +96,7 @@ def load_pairs(path: str | os.PathLike) -> list[PromptPair]:
     return list(pairs.values())
 
 
-def save_pairs(pairs: Iterable[PromptPair], path: str | os.PathLike) -> None:
+def save_pairs(pairs: Iterable[PromptPair], path: str | os.PathLike[str]) -> None:
     """Write prompt pairs as JSONL; the file appears whole or not at all, and replaces one that is there."""
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
         for pair in pairs:

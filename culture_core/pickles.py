@@ -61,8 +61,9 @@ def load_pickle(path: Path) -> dict[str, Any]:
 def is_plain(value: object) -> bool:
     """Whether it is a tensor that has all its memory: one may repeat it, and so claim a size that no file
     has."""
-    plain = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
-    return plain and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def convert_pickle(source: Path, output: Path) -> Converted:
@@ -120,6 +121,6 @@ def _parts(source: Path) -> list[Path]:
     found = sorted(file for file in source.iterdir() if file.suffix in SUFFIXES)
     usual = [source / name for name in _USUAL if source / name in found]
     if len(usual or found) != 1:
-        names = ", ".join(file.name for file in found) or "none"
-        raise FileError(f"{source}: expected one file of torch.save ({', '.join(SUFFIXES)}), found {names}")
+        listed = ", ".join(file.name for file in found) or "none"
+        raise FileError(f"{source}: expected one file of torch.save ({', '.join(SUFFIXES)}), found {listed}")
     return usual or found

@@ -213,7 +213,7 @@ class _Marks:
         self.mask: Tensor | None = None
         """[B, S] bool on the CPU; None outside an encode."""
 
-    def read(self, _model: nn.Module, inputs: tuple, keywords: dict) -> None:
+    def read(self, _model: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         """Before the model runs."""
         ids = inputs[0] if inputs else keywords.get("input_ids")
         if ids is None:
@@ -259,7 +259,7 @@ class _Enhance:
             return self._enhancer(feature, self._strength, token_mask)
 
 
-def _fingerprint(encoder: HFTextEncoder) -> dict:
+def _fingerprint(encoder: HFTextEncoder) -> dict[str, Any]:
     if encoder.embedding_weight().is_meta:
         raise ValueError(
             "the weights of the text encoder are offloaded one by one and cannot be looked at: enter the "

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 COLOURS = ((31, 119, 180), (214, 96, 20), (44, 140, 60), (148, 80, 170), (190, 40, 50), (90, 90, 90))
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _INK, _GRID, _PAPER = (40, 40, 40), (225, 225, 225), (255, 255, 255)
 _MARGINS = (76, 84, 24, 56)
 """Left, top, right, bottom, in pixels."""
@@ -121,7 +122,7 @@ def line_picture(
     low, high = min(point.x for point in points), max(point.x for point in points)
     if legend:
         font = ImageFont.load_default(14)
-        needed = _MARGINS[0] + sum(_entry_width(name, font) for name in lines) + 8
+        needed = _MARGINS[0] + sum((_entry_width(name, font) for name in lines), 8.0)
         size = max(size[0], math.ceil(needed)), size[1]
     margins = _MARGINS if legend or size[0] >= _SMALL else _SMALL_MARGINS
     x_range = (low, high) if low < high else _padded(low, high)
@@ -130,7 +131,7 @@ def line_picture(
     draw = ImageDraw.Draw(picture, "RGBA")
     _draw_axes(draw, frame, title, x_label, y_label, whole=False)
     for index, line in enumerate(lines.values()):
-        band = [(point.x, point.low, point.high) for point in line if None not in (point.low, point.high)]
+        band = [(p.x, p.low, p.high) for p in line if p.low is not None and p.high is not None]
         _draw_band(draw, frame, band, COLOURS[index % len(COLOURS)])
     for index, line in enumerate(lines.values()):
         _draw_curve(draw, frame, [point[:2] for point in line], COLOURS[index % len(COLOURS)])
@@ -177,7 +178,7 @@ def grid_picture(
         raise ValueError("a grid needs at least one picture")
     large, small = ImageFont.load_default(18), ImageFont.load_default(14)
     title, body, top = title.translate(_SPELT), tiled(pictures, columns), 66 if legend else 40
-    written = large.getlength(title) + 40, 60 + sum(_entry_width(name, small) for name in legend)
+    written = large.getlength(title) + 40, sum((_entry_width(name, small) for name in legend), 60.0)
     sheet = Image.new("RGB", (max(body.width, *map(int, written)), top + body.height), _PAPER)
     sheet.paste(body, (0, top))
     draw = ImageDraw.Draw(sheet, "RGBA")
@@ -429,7 +430,7 @@ def _draw_legend(
 ) -> None:
     """One row under the title, where it hides no curve."""
     font = ImageFont.load_default(14)
-    x, y = frame.left, 44
+    x, y = float(frame.left), 44
     for index, name in enumerate([*names, *rings]):
         label, colour = name.translate(_SPELT), COLOURS[index % len(COLOURS)]
         if index < len(names):
@@ -440,7 +441,7 @@ def _draw_legend(
         x += _entry_width(name, font)
 
 
-def _entry_width(name: str, font: ImageFont.FreeTypeFont) -> float:
+def _entry_width(name: str, font: Font) -> float:
     """What an entry of a legend takes, with the gap after it."""
     return 28 + font.getlength(name.translate(_SPELT)) + 24
 
@@ -458,9 +459,7 @@ def _draw_cell(
         draw.text((x + CELL / 2, y + CELL / 2), f"{value:.{decimals}f}", ink, font, anchor="mm")
 
 
-def _draw_upright(
-    picture: Image.Image, text: str, place: tuple[int, int], font: ImageFont.FreeTypeFont
-) -> None:
+def _draw_upright(picture: Image.Image, text: str, place: tuple[int, int], font: Font) -> None:
     """Text that reads upwards; `place` is its left edge and its middle."""
     left, top, right, bottom = font.getbbox(text)
     strip = Image.new("RGB", (int(right - left) + 4, int(bottom - top) + 6), _PAPER)

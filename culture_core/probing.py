@@ -11,6 +11,7 @@ from torch import Tensor
 from .encoders import ATTENTION_OUTPUT, TextEncoder, Tokens
 from .key_layer import AUTO, CAUSAL, CRITERIA, bounds_of, choose_layer, prominence_of, resampled_means
 from .pairs import PromptPair
+from .text_encoder import LayerRecord
 
 logger = logging.getLogger(__name__)
 
@@ -165,9 +166,8 @@ def _probe(
         chosen = [index for index, pair in enumerate(pairs) if language in (None, pair.language)]
         parts = zip(*(curves[index] for index in chosen if index in curves), strict=True)
         skipped = tuple(pairs[index].id for index in chosen if index not in curves)
-        return _summary(
-            *map(torch.stack, map(list, parts)), direction, reference, bootstrap, seed, skipped, criterion
-        )
+        cultural, neutral, causal = (torch.stack(part) for part in parts)
+        return _summary(cultural, neutral, causal, direction, reference, bootstrap, seed, skipped, criterion)
 
     return summary, sorted({pairs[index].language for index in curves})
 
@@ -292,7 +292,7 @@ class _Batch(NamedTuple):
     def of(encoder: TextEncoder, pairs: Sequence[PromptPair], reference: str) -> "_Batch":
         cultural = encoder.tokenize([pair.cultural for pair in pairs])
         neutral = encoder.tokenize([pair.neutral for pair in pairs])
-        usable = {}
+        usable: dict[int, tuple[list[int], ...]] = {}
         for row, pair in enumerate(pairs):
             nouns = cultural.positions(row, pair.nouns_cultural)
             # A token that holds letters of both is the noun's: its attention to itself says nothing.
@@ -302,15 +302,15 @@ class _Batch(NamedTuple):
                 stand_ins = _stand_ins(neutral, row, neutral_nouns, reference)
                 usable[row] = modifiers, nouns, stand_ins, neutral_nouns
         rows = list(usable)
-        lists = [list(part) for part in zip(*usable.values(), strict=True)] or [[[]]] * 4
-        modifiers, nouns, stand_ins, neutral_nouns = lists
+        # Four lists for each row, the row's tokens.
+        lists = [[found[part] for found in usable.values()] or [[]] for part in range(4)]
         return _Batch(
             rows,
             _rows(encoder, cultural, rows),
             _rows(encoder, neutral, rows),
-            _Block.of(modifiers, nouns),
-            _Block.of(stand_ins, neutral_nouns),
-            [(len(a), len(b)) for a, b in zip(nouns, neutral_nouns, strict=True)],
+            _Block.of(lists[0], lists[1]),
+            _Block.of(lists[2], lists[3]),
+            [(len(a), len(b)) for a, b in zip(lists[1], lists[3], strict=True)],
         )
 
     def alignment(self) -> Tensor:
@@ -329,7 +329,7 @@ def _stand_ins(neutral: Tokens, row: int, nouns: list[int], reference: str) -> l
     # Pieces that are nothing but a word boundary stand for no text: they are no context either.
     return [
         position
-        for position, text in enumerate(neutral.offsets[row])
+        for position, text in enumerate((neutral.offsets or [])[row])
         if text is not None and position not in nouns
     ]
 
@@ -361,7 +361,8 @@ def _probe_batch(
     with watched:
         target, cultural = _attend(encoder, batch.cultural, batch.block, direction)
     report(1 / steps)
-    with encoder.record() if patching else nullcontext({}) as recorded:
+    recording = encoder.record() if patching else nullcontext(LayerRecord())
+    with recording as recorded:
         start, neutral = _attend(encoder, batch.neutral, batch.neutral_block, direction)
     report(2 / steps)
     if not patching:

@@ -24,12 +24,12 @@ class Processes:
         return rows if self.count == 1 else rows.tensor_split(self.count)[self.index]
 
     def sum(self, tensor: Tensor) -> Tensor:
-        return tensor if self.count == 1 else self._accelerator.reduce(tensor, "sum")
+        return tensor if self._accelerator is None else self._accelerator.reduce(tensor, "sum")
 
     def from_main(self, tensor: Tensor) -> Tensor:
         """What the main process has; so that no rounding makes the processes' results differ."""
         return self.sum(tensor if self.main else torch.zeros_like(tensor))
 
     def wait(self) -> None:
-        if self.count > 1:
+        if self._accelerator is not None:
             self._accelerator.wait_for_everyone()

@@ -166,7 +166,7 @@ def align_pieces(
     source = [(folded, index) for index, char in enumerate(text) for folded in fold(char)]
     theirs, ours = [letter.char for letter in letters], [char for char, _ in source]
     if theirs == ours:
-        blocks = [(0, 0, len(ours))]
+        blocks: Sequence[tuple[int, int, int]] = [(0, 0, len(ours))]
     elif exact:
         return None
     else:
@@ -179,8 +179,8 @@ def align_pieces(
             letters[first : first + size], source[start : start + size], strict=True
         ):
             for token in letter.tokens:
-                begin = spans[token][0] if spans[token] else index
-                spans[token] = (begin, index + 1)
+                span = spans[token]
+                spans[token] = (span[0] if span else index, index + 1)
     if theirs != ours or None in pieces:
         _fill_gaps(text, pieces, spans)
     return spans
@@ -191,8 +191,8 @@ def _fill_gaps(text: str, pieces: Sequence[bytes | None], spans: list[tuple[int,
     for place, piece in enumerate(pieces):
         if spans[place] is not None or (piece is not None and not piece.strip()):
             continue
-        start = next((spans[i][1] for i in range(place - 1, -1, -1) if spans[i]), 0)
-        end = next((spans[i][0] for i in range(place + 1, len(pieces)) if spans[i]), len(text))
+        start = next((span[1] for span in reversed(spans[:place]) if span), 0)
+        end = next((span[0] for span in spans[place + 1 :] if span), len(text))
         gap = text[start:end]
         if gap.strip():
             # The rest of the gap goes to the pieces that follow in it.

@@ -9,7 +9,7 @@ class Share(NamedTuple):
     """How many of how many were right."""
 
     right: float
-    count: float
+    count: float  # type: ignore[assignment]  # hides the method of tuples, which nobody needs here
     """Whole numbers, unless the share is a mean of shares and `count` the number that is as telling."""
 
     @property

@@ -6,7 +6,7 @@ import functools
 import math
 import unicodedata
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps, features
 
@@ -110,7 +110,12 @@ def _write_row_label(draw: ImageDraw.ImageDraw, label: RowLabel, top: int) -> No
 
 
 def _write(
-    draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, size: int, color: tuple, anchor: str
+    draw: ImageDraw.ImageDraw,
+    place: tuple[int, int],
+    text: str,
+    size: int,
+    color: tuple[Any, ...],
+    anchor: str,
 ) -> None:
     font = find_font(text, size) or ImageFont.load_default(size)
     draw.text(place, text, font=font, fill=color, anchor=anchor)
@@ -145,7 +150,9 @@ def _has_glyph(name: str, size: int, character: str) -> bool:
     if character.isspace():
         return True
     font = _load(name, size)
-    return _drawn(font, character) != _drawn(font, "\U0010fffe")  # no character, and never will be one
+    return font is not None and _drawn(font, character) != _drawn(
+        font, "\U0010fffe"
+    )  # no character, and never will be one
 
 
 def _drawn(font: ImageFont.FreeTypeFont, character: str) -> tuple[bytes, tuple[int, int]]:
@@ -242,7 +249,7 @@ def _wrapped(text: str, size: int, width: int) -> list[str]:
 
 
 def _write_lines(
-    draw: ImageDraw.ImageDraw, top: tuple[int, int], lines: Sequence[str], size: int, color: tuple
+    draw: ImageDraw.ImageDraw, top: tuple[int, int], lines: Sequence[str], size: int, color: tuple[Any, ...]
 ) -> None:
     """Lines below each other, centred under a point."""
     for number, line in enumerate(lines):

@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,10 +41,10 @@ class Resamples:
         resamples.estimate(gain)
     """
 
-    def __init__(self, groups: Sequence[Hashable], draws: int = DRAWS, seed: int = 0) -> None:
+    def __init__(self, groups: Sequence[Any], draws: int = DRAWS, seed: int = 0) -> None:
         """
         Args:
-            groups: their names, or the group of every value; in any order.
+            groups: their names, or the group of every value; of a kind that can be sorted, in any order.
 
         Raises:
             ValueError: without a group.

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +88,13 @@ class Conditioning(NamedTuple):
     pooled: Tensor | None
     """[B, d] float32."""
 
+    @property
+    def vector(self) -> Tensor:
+        """`pooled` of an encoder that gives one."""
+        if self.pooled is None:
+            raise ValueError("this encoder gives no pooled conditioning")
+        return self.pooled
+
 
 @dataclass
 class Capture:
@@ -101,7 +108,7 @@ class Capture:
 Receiver = Callable[[int, str, Tensor], None]
 """Gets (layer, what, tensor). The tensor is the encoder's own: read it at once or clone it."""
 
-LayerRecord = dict[int, Tensor | tuple]
+LayerRecord = dict[int, Tensor | tuple[Any, ...]]
 """What each layer gave in one encode, by its index."""
 
 
@@ -164,11 +171,13 @@ class TextEncoder(ABC):
 
     def fingerprint_weights(self, layer: int) -> Tensor:
         """Weights that tell a layer from another model's: those of its attention output."""
-        return self.attention_output_module(layer).weight
+        weight = self.attention_output_module(layer).weight
+        assert isinstance(weight, Tensor)
+        return weight
 
     # --- What all of them can do ----------------------------------------------------------------------------
 
-    def fingerprint(self) -> dict:
+    def fingerprint(self) -> dict[str, Any]:
         """Identity of the encoder: its shape and a few of its weights (see `fingerprint.py`)."""
         info = self.info
         layers = sorted({0, info.layers // 2, info.layers - 1})
@@ -225,7 +234,7 @@ class TextEncoder(ABC):
         """Keep what every layer of the latest encode within the context gave, for `resume`."""
         outputs: LayerRecord = {}
 
-        def keep(layer: int) -> Callable:
+        def keep(layer: int) -> Callable[..., Any]:
             # A copy, because some encoders go on to update the hidden state in place.
             return lambda _module, _inputs, output: outputs.__setitem__(layer, _copied(output))
 
@@ -276,7 +285,9 @@ class TextEncoder(ABC):
         """
         module = self._feature_module(layer, feature)
 
-        def replace(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> Tensor | tuple | None:
+        def replace(
+            _module: nn.Module, _inputs: tuple[Any, ...], output: Tensor | tuple[Any, ...]
+        ) -> Tensor | tuple[Any, ...] | None:
             rows = _first(output)
             value = self._rows_to_prompts(rows)
             changed = function(value)
@@ -342,7 +353,7 @@ class TextEncoder(ABC):
         if name == ATTENTION_WEIGHTS:
             return self.watch_attention(layer, lambda w: receive(layer, name, self._attention_to_prompts(w)))
 
-        def pass_on(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> None:
+        def pass_on(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor | tuple[Any, ...]) -> None:
             receive(layer, name, self._rows_to_prompts(_first(output)))
 
         return [self._feature_module(layer, name).register_forward_hook(pass_on)]
@@ -379,13 +390,13 @@ def select_queries(weights: Tensor, queries: Tensor) -> Tensor:
     return whole[rows, :, queries.to(weights.device)].transpose(1, 2)
 
 
-def _copied(output: Tensor | tuple) -> Tensor | tuple:
+def _copied(output: Tensor | tuple[Any, ...]) -> Tensor | tuple[Any, ...]:
     first = _first(output).clone()
     return (first, *output[1:]) if isinstance(output, tuple) else first
 
 
 @contextmanager
-def _replaced(module: nn.Module, output: Tensor | tuple) -> Iterator[None]:
+def _replaced(module: nn.Module, output: Tensor | tuple[Any, ...]) -> Iterator[None]:
     """While the module gives an output without computing it."""
     earlier = vars(module).get("forward")
     module.forward = lambda *_, **__: _copied(output)
@@ -398,5 +409,5 @@ def _replaced(module: nn.Module, output: Tensor | tuple) -> Iterator[None]:
             module.forward = earlier
 
 
-def _first(output: Tensor | tuple) -> Tensor:
+def _first(output: Tensor | tuple[Any, ...]) -> Tensor:
     return output[0] if isinstance(output, tuple) else output

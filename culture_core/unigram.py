@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -85,7 +85,7 @@ def compile_charsmap(table: dict[str, str]) -> bytes:
     10-31 offset; children sit at `position ^ offset ^ label`, a value at label 0 with bit 31 set.
     """
     replacements = bytearray()
-    root: dict = {}
+    root: dict[int, Any] = {}
     for key, value in sorted(table.items()):
         node = root
         for byte in key.encode():
@@ -97,7 +97,7 @@ def compile_charsmap(table: dict[str, str]) -> bytes:
     return struct.pack("<I", len(trie)) + trie + bytes(replacements)
 
 
-def _double_array(root: dict) -> list[int]:
+def _double_array(root: dict[int, Any]) -> list[int]:
     """Place the nodes of a byte trie breadth first, each at the next base where all its children fit.
 
     Every node has a base of its own, or it would answer to the labels of another node's children.

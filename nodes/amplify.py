@@ -10,8 +10,8 @@ from ..culture_core.selection import MODES as TOKEN_MODES
 from ..culture_core.selection import TokenSelection
 from .base import (
     CultureSAEType,
-    culture_code,
     culture_input,
+    culture_or_none,
     encoders_input,
     file_fingerprint,
     file_input,
@@ -19,7 +19,10 @@ from .base import (
     schema,
 )
 
-_CULTURE = "The culture to bring out. The SAE must have neurons for it."
+_CULTURE = (
+    "The culture to bring out; the SAE must have neurons for it. none: nothing is changed. Culture from "
+    "Prompt Language can be connected here."
+)
 
 
 class CultureLoadSAE(io.ComfyNode):
@@ -62,7 +65,7 @@ class CultureAmplifyNeurons(io.ComfyNode):
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP of the text encoder that the SAE was made for."),
                 CultureSAEType.Input("culture_sae", tooltip="From Load Culture SAE."),
-                culture_input(_CULTURE),
+                culture_input(_CULTURE, none=True),
                 io.Float.Input(
                     "strength",
                     default=2.0,
@@ -81,7 +84,7 @@ class CultureAmplifyNeurons(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, culture: str | None = None) -> bool | str:
-        return problem_of(lambda: culture is None or culture_code(culture))
+        return problem_of(lambda: culture is None or culture_or_none(culture))
 
     @classmethod
     def execute(
@@ -97,7 +100,7 @@ class CultureAmplifyNeurons(io.ComfyNode):
     ) -> io.NodeOutput:
         selection = TokenSelection.from_text(tokens, words)
         return io.NodeOutput(
-            amplify_clip(clip, culture_sae, culture_code(culture), strength, mode, selection, encoders)
+            amplify_clip(clip, culture_sae, culture_or_none(culture), strength, mode, selection, encoders)
         )
 
 
@@ -119,7 +122,7 @@ class CultureEncodeSchedule(io.ComfyNode):
                 io.String.Input(
                     "text", default="", multiline=True, dynamic_prompts=True, tooltip="The prompt."
                 ),
-                culture_input(_CULTURE),
+                culture_input(_CULTURE, none=True),
                 io.String.Input(
                     "schedule",
                     default="0: 3, 0.5: 0",
@@ -142,7 +145,7 @@ class CultureEncodeSchedule(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, culture: str | None = None, schedule: str | None = None) -> bool | str:
         return problem_of(
-            lambda: culture is None or culture_code(culture),
+            lambda: culture is None or culture_or_none(culture),
             lambda: schedule is None or parse_schedule(schedule),
         )
 
@@ -160,7 +163,7 @@ class CultureEncodeSchedule(io.ComfyNode):
         words: str,
         encoders: str = "",
     ) -> io.NodeOutput:
-        code, stretches = culture_code(culture), parse_schedule(schedule, ramp)
+        code, stretches = culture_or_none(culture), parse_schedule(schedule, ramp)
         selection = TokenSelection.from_text(tokens, words)
         return io.NodeOutput(
             scheduled_conditioning(clip, culture_sae, code, text, stretches, mode, selection, encoders)

@@ -12,7 +12,8 @@ CultureSAEType = io.Custom("CULTURE_SAE")
 CultureEnhancerType = io.Custom("CULTURE_ENHANCER")
 CulturePairsType = io.Custom("CULTURE_PAIRS")
 
-_LABELS = {f"{culture.name} ({code})": code for code, culture in CULTURES.items()}
+NO_CULTURE = "none"
+CULTURE_LABELS = {f"{culture.name} ({code})": code for code, culture in CULTURES.items()}
 _KNOWN = set(inspect.signature(io.Schema).parameters)
 
 
@@ -28,15 +29,30 @@ def culture_code(choice: str) -> str:
     Raises:
         ValueError: for a culture that the pack does not know.
     """
-    for label, code in _LABELS.items():
+    for label, code in CULTURE_LABELS.items():
         if choice in (label, code, CULTURES[code].name):
             return code
-    raise ValueError(f"Unknown culture '{choice}': use one of {', '.join(_LABELS)}.")
+    raise ValueError(f"Unknown culture '{choice}': use one of {', '.join(CULTURE_LABELS)}.")
 
 
-def culture_input(tooltip: str) -> io.Combo.Input:
-    """Which culture; `culture_code` reads the choice."""
-    return io.Combo.Input("culture", options=list(_LABELS), tooltip=tooltip)
+def culture_or_none(choice: str) -> str | None:
+    """As `culture_code`; None for `none`.
+
+    Raises:
+        ValueError: for a culture that the pack does not know.
+    """
+    return None if choice == NO_CULTURE else culture_code(choice)
+
+
+def culture_label(code: str | None) -> str:
+    """The choice that stands for a culture, or for none."""
+    return next((label for label, known in CULTURE_LABELS.items() if known == code), NO_CULTURE)
+
+
+def culture_input(tooltip: str, none: bool = False) -> io.Combo.Input:
+    """Which culture; `culture_code` reads the choice, with `none` as a further one `culture_or_none`."""
+    options = [*CULTURE_LABELS, NO_CULTURE] if none else list(CULTURE_LABELS)
+    return io.Combo.Input("culture", options=options, tooltip=tooltip)
 
 
 def problem_of(*checks: Callable[[], object]) -> bool | str:

@@ -11,13 +11,14 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 
 from ..cultures import CULTURES
 from ..marks import Marked, read_marks, write_marks
 from ..vlm import VLM, Reply, VLMError, VLMRefusal
+from ..vlm.usage import total
 from .records import Bench, BenchError, Record
 from .scripts import script_problem
 
@@ -108,7 +109,7 @@ class Written(NamedTuple):
     """Answers that came from disk."""
 
 
-def with_captions(record: Record, captions: Captions, **changes: str | None) -> Record:
+def with_captions(record: Record, captions: Captions, **changes: Any) -> Record:
     """A record with these captions; a decision about other ones falls away.
 
     Args:
@@ -157,7 +158,7 @@ def caption(
         raise BenchError(f"unknown language {language!r}: use en or own")
     waiting = [record for record in bench.records.values() if not record.captioned and not record.decision]
 
-    def ask(record: Record) -> tuple[str, str, AbstractContextManager]:
+    def ask(record: Record) -> tuple[str, str, AbstractContextManager[Any]]:
         culture = CULTURES[record.culture]
         code = "en" if language == "en" else record.culture
         question = CAPTION.format(
@@ -183,7 +184,7 @@ def translate(bench: Bench, vlm: VLM, limit: int | None = None, progress: Progre
     def ask(record: Record) -> tuple[str, str, None]:
         cultural, neutral = marked_captions(record)
         pair = json.dumps({"cultural": cultural, "neutral": neutral}, ensure_ascii=False)
-        names = _language(record.language), _language(record.culture)
+        names = _language(record.language or "?"), _language(record.culture)
         return TRANSLATE.format(before=names[0], after=names[1], pair=pair), record.culture, None
 
     return _write(bench, vlm, waiting[:limit], ask, "translated_by", progress)
@@ -200,7 +201,7 @@ def give_captions(bench: Bench, given: Iterable[tuple[str, Mapping[str, object]]
     """
     changed = {}
     for where, values in given:
-        fields = dict(values)
+        fields: dict[str, Any] = dict(values)
         record = bench.records.get(str(fields.pop("id", None)))
         if record is None:
             raise BenchError(f"{where}: 'id' must be that of a record, got {values.get('id')!r}")
@@ -235,13 +236,15 @@ def _write(
     bench: Bench,
     vlm: VLM,
     records: Sequence[Record],
-    ask: Callable[[Record], tuple],
+    ask: Callable[[Record], tuple[Any, ...]],
     author: str,
     progress: Progress | None,
 ) -> Written:
     """Ask about every record, and keep what can be used, now and then and whatever happens."""
-    changed, failed, cost, cached, silent = [], {}, 0.0, 0, 0
-    written = 0
+    changed: list[Record] = []
+    failed: dict[str, str] = {}
+    cost: float | None = 0.0
+    cached, silent, written = 0, 0, 0
     try:
         for done, record in enumerate(records, start=1):
             try:
@@ -254,8 +257,7 @@ def _write(
                     raise BenchError(f"{vlm.name} gives no answers: {error}") from error
             else:
                 silent = 0
-                costs = [reply.cost for reply in replies]
-                cost = None if cost is None or None in costs else cost + sum(costs)
+                cost = total([cost, *(reply.cost for reply in replies)])
                 cached += sum(reply.cached for reply in replies)
                 if isinstance(answer, Captions):
                     changed.append(with_captions(record, answer, **{author: replies[-1].model}))
@@ -273,7 +275,7 @@ def _write(
     return Written(written, failed, cost, cached)
 
 
-def _answer(vlm: VLM, question: tuple) -> tuple[Captions | str, list[Reply]]:
+def _answer(vlm: VLM, question: tuple[Any, ...]) -> tuple[Captions | str, list[Reply]]:
     """(captions or what is wrong with the last answer, replies).
 
     Raises:

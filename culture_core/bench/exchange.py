@@ -44,7 +44,7 @@ class Exported(NamedTuple):
 
 def export(
     bench: Bench,
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     format: str = IMAGEFOLDER,
     splits: Sequence[str] = BENCH_SPLITS,
     overwrite: bool = False,
@@ -86,7 +86,7 @@ def export(
     return Exported(folder, {split: len(records) for split, records in chosen.items()})
 
 
-def import_folder(folder: str | os.PathLike, bench: Bench, progress: Progress | None = None) -> int:
+def import_folder(folder: str | os.PathLike[str], bench: Bench, progress: Progress | None = None) -> int:
     """Take an exported imagefolder, or a folder of parquet files, into a bench; returns how many records.
 
     Everything is checked as if it came from a stranger. Records that the bench has already must be the same.
@@ -154,7 +154,7 @@ def _write_parquet(bench: Bench, split: str, records: Sequence[Record], folder: 
             data = bench.image_path(record).read_bytes()
             yield {"image": {"bytes": data, "path": Path(record.image).name}, **_row(record)}
 
-    columns: dict[str, list] = {name: [] for name in features()}
+    columns: dict[str, list[Any]] = {name: [] for name in features()}
     for row in rows():
         for name, column in columns.items():
             column.append(row[name])

@@ -5,7 +5,7 @@ import io
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image, ImageOps
 
@@ -106,7 +106,7 @@ def decoded(data: bytes) -> Picture:
 
 
 def ingest(
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     bench: Bench,
     defaults: Defaults | None = None,
     near: int = NEAR,
@@ -203,7 +203,7 @@ def _metadata(root: Path) -> dict[str, dict[str, str]]:
     return found
 
 
-def _rows(path: Path) -> list[tuple[str, dict]]:
+def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
     if path.suffix == ".jsonl":
         return read_jsonl(path)
     try:
@@ -238,7 +238,7 @@ def _facts(name: str, given: Mapping[str, str], defaults: Defaults) -> dict[str,
 
 def _record(picture: Picture, values: Mapping[str, str], name: str) -> Record:
     digest = exact_hash(picture.data)
-    plain = {key: values[key].strip() for key in _GIVEN if values.get(key)}
+    plain: dict[str, Any] = {key: values[key].strip() for key in _GIVEN if values.get(key)}
     record = Record(
         id=f"{values['culture']}-{digest[:16]}", image=f"{IMAGES}/{digest[:16]}{picture.suffix}",
         sha256=digest, phash=perceptual_hash(picture.image), width=picture.image.width,

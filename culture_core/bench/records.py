@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ..atomic import atomic_path
 from ..cultures import culture as known_culture
@@ -102,7 +102,7 @@ class Record:
         Raises:
             BenchError: where there are none yet.
         """
-        if not self.captioned:
+        if self.language is None or self.cultural is None or self.neutral is None:
             self._fail("has no captions yet")
         return PromptPair(
             self.id, self.culture, self.language, self.cultural, self.neutral, self.modifiers,
@@ -140,7 +140,7 @@ class Record:
         if self.split and self.decision != ACCEPTED:
             self._fail("has a split without being accepted")
 
-    def _fail(self, text: str) -> None:
+    def _fail(self, text: str) -> NoReturn:
         raise BenchError(f"record {self.id!r}: {text}")
 
 
@@ -151,7 +151,7 @@ class Bench:
     do not undo each other's work.
     """
 
-    def __init__(self, folder: str | os.PathLike) -> None:
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         """The bench of a folder, or an empty one where there is none yet.
 
         Raises:
@@ -162,7 +162,7 @@ class Bench:
         self.records: dict[str, Record] = _read(self.path) if self.path.is_file() else {}
 
     @classmethod
-    def open(cls, folder: str | os.PathLike) -> "Bench":
+    def open(cls, folder: str | os.PathLike[str]) -> "Bench":
         """A bench that must be there.
 
         Raises:

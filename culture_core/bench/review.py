@@ -63,8 +63,7 @@ class ReviewServer:
         Bench.open(folder)
         self.folder, self.reviewer = folder, reviewer.strip()
         self.key, self.lock = secrets.token_urlsafe(24), threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), _Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.review = self
         self.port = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}/{self.key}/"
@@ -157,17 +156,24 @@ def _mended(record: Record, cultural: str, neutral: str) -> Record:
         return record
     given = Captions(cultural, neutral, record.language or record.culture)
     # What else is known stays known, but English captions tell gloss and noun themselves.
-    told = {"noun": None, "english": None, "english_neutral": None} if given.language == "en" else {}
-    return with_captions(replace(record, **told), given)
+    if given.language == "en":
+        record = replace(record, noun=None, english=None, english_neutral=None)
+    return with_captions(record, given)
 
 
 def _version(record: Record) -> str:
     return exact_hash(json.dumps(record.to_json(), sort_keys=True).encode())[:16]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    review: ReviewServer
+
+
 class _Handler(BaseHTTPRequestHandler):
     """GET /key/, /key/queue, /key/record/ID, /key/picture/ID; POST /key/record/ID."""
 
+    server: _Server
     server_version, sys_version = "review", ""
     protocol_version = "HTTP/1.1"
     timeout = 30

@@ -24,7 +24,7 @@ class Splitting(NamedTuple):
     """Records of the largest of them."""
 
 
-def ties(record: Record) -> Iterator[tuple[Hashable, ...]]:
+def ties(record: Record) -> Iterator[tuple[str, ...]]:
     """What records of different splits must not share: file, thing of a culture, prompts.
 
     Raises:
@@ -92,10 +92,13 @@ def split_records(
     """
     if not records:
         raise BenchError("there are no accepted records to split: review some first")
-    balance, placed, free = _Balance(records, shares), [], []
+    balance = _Balance(records, shares)
+    placed: list[tuple[list[int], str]] = []
+    free: list[list[int]] = []
     groups = groups_of(records, near)
     for group in groups:
-        found = set() if again else {records[index].split for index in group} - {None}
+        splits = {} if again else {index: records[index].split for index in group}
+        found = {split for split in splits.values() if split is not None}
         if len(found) > 1:
             ids = [records[index].id for index in group if records[index].split][:4]
             raise BenchError(
@@ -120,8 +123,8 @@ def split_records(
         if chosen == before:
             break
     placed += zip(free, chosen, strict=True)
-    splits = {records[index].id: split for group, split in placed for index in group}
-    return Splitting(splits, len(groups), max(map(len, groups)))
+    by_id = {records[index].id: split for group, split in placed for index in group}
+    return Splitting(by_id, len(groups), max(map(len, groups)))
 
 
 class _Balance:

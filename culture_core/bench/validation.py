@@ -3,7 +3,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..cultures import CULTURES
 from ..marks import Marked
@@ -147,11 +147,12 @@ def _spans(record: Record) -> Iterator[_Finding]:
 
 
 def _language(record: Record) -> Iterator[_Finding]:
-    for text in (record.cultural, record.neutral):
-        if problem := script_problem(text, record.language):
+    language = record.language or ""
+    for text in (record.cultural or "", record.neutral or ""):
+        if problem := script_problem(text, language):
             yield ERROR, "language", problem
-        elif letters := foreign_letters(text, record.language):
-            yield WARNING, "language", f"{text!r} has letters that {record.language!r} lacks: {letters}"
+        elif letters := foreign_letters(text, language):
+            yield WARNING, "language", f"{text!r} has letters that {language!r} lacks: {letters}"
     for text in filter(None, (record.english, record.english_neutral)):
         if problem := script_problem(text, "en"):
             yield WARNING, "language", f"English gloss: {problem}"
@@ -162,7 +163,7 @@ def _language(record: Record) -> Iterator[_Finding]:
 def _leaks(records: Sequence[Record], near: int) -> Iterator[Problem]:
     """Whatever two splits share, once for every record after the first."""
     placed = [record for record in records if record.split]
-    first: dict[tuple, Record] = {}
+    first: dict[tuple[Any, ...], Record] = {}
     for record in placed:
         for tie in ties(record):
             other = first.setdefault(tie, record)
@@ -208,6 +209,6 @@ def _unbalanced(records: Sequence[Record]) -> Iterator[Problem]:
     for record in records:
         by_category[record.category].add(record.culture)
     for category, own in sorted(by_category.items()):
-        if lacking := sorted(cultures.keys() - own):
-            text = f"the category {category} has no records of {', '.join(lacking)}"
+        if lacking := cultures.keys() - own:
+            text = f"the category {category} has no records of {', '.join(sorted(lacking))}"
             yield Problem(WARNING, "balance", None, text)

@@ -3,6 +3,7 @@
 import copy
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import comfy.model_management
 import comfy.sd
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 def amplify_clip(
     clip: comfy.sd.CLIP,
     culture_sae: CultureSAE,
-    culture: str,
+    culture: str | None,
     strength: float,
     mode: str,
     tokens: TokenSelection,
@@ -35,6 +36,7 @@ def amplify_clip(
     """A clone of the CLIP that amplifies a culture's neurons; at strength 0 an untouched clone.
 
     Args:
+        culture: its code; None: an untouched clone.
         encoders: in which of the CLIP's encoders: empty for the one that the file was made for, otherwise as
             in `choose_encoders`.
 
@@ -43,6 +45,8 @@ def amplify_clip(
         TextEncoderError: for an encoder that the CLIP does not have.
         ValueError: for a strength or a mode that is out of range.
     """
+    if culture is None:
+        return clip.clone()
     neurons = culture_sae.neurons(culture)
     matching = matching_encoders(clip, culture_sae, encoders)
     Amplifier(culture_sae.sae, neurons, strength, mode)  # raises now, not in the middle of a later encode
@@ -82,13 +86,13 @@ class _LoggingAmplifier:
 def scheduled_conditioning(
     clip: comfy.sd.CLIP,
     culture_sae: CultureSAE,
-    culture: str,
+    culture: str | None,
     text: str,
     stretches: Sequence[Stretch],
     mode: str,
     tokens: TokenSelection,
     encoders: str = "",
-) -> list:
+) -> list[Any]:
     """Conditioning of a prompt whose amplification changes over the sampling run: one entry a stretch, each
     with the range of the run in which ComfyUI uses it.
 
@@ -181,7 +185,7 @@ def _readable_encoder(clip: comfy.sd.CLIP, key: str) -> ComfyTextEncoder | None:
         return None
 
 
-def _has_shape(info: EncoderInfo, fingerprint: dict) -> bool:
+def _has_shape(info: EncoderInfo, fingerprint: dict[str, Any]) -> bool:
     names = ("family", "layers", "width", "heads", "vocabulary")
     return all(fingerprint.get(name) == getattr(info, name) for name in names)
 

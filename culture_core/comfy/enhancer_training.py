@@ -252,20 +252,20 @@ def _with_enhancer(clip: comfy.sd.CLIP, enhancer: LayerEnhancer, layer: int, key
 def _through(patched: comfy.sd.CLIP) -> Apply:
     """`Apply` for one prompt: what CLIP Text Encode makes of it with the CLIP that holds the enhancer."""
 
-    def apply(_enhancer: LayerEnhancer, prompts: Sequence[str], _mask: None) -> dict[str, Any]:
+    def apply(_enhancer: LayerEnhancer, prompts: Sequence[str], _mask: Tensor | None) -> dict[str, Any]:
         encoded = patched.encode_from_tokens(patched.tokenize(prompts[0]), return_dict=True)
         return {"cross_attn": encoded.pop("cond"), **encoded}
 
     return apply
 
 
-def _computing(device: torch.device, precision: str) -> Callable[[Callable], Callable]:
+def _computing(device: torch.device, precision: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Wraps functions so that they compute in a precision."""
 
-    def inside() -> AbstractContextManager:
+    def inside() -> AbstractContextManager[Any]:
         return torch.autocast(device.type, torch.bfloat16) if precision == BFLOAT16 else nullcontext()
 
-    def wrap(function: Callable) -> Callable:
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         def computing(*arguments: Any) -> Any:
             with inside():
                 return function(*arguments)
@@ -322,7 +322,11 @@ class _SumsOfTheirOwn(TorchFunctionMode):
     refuses."""
 
     def __torch_function__(
-        self, function: Callable, _types: object, inputs: tuple = (), options: dict[str, Any] | None = None
+        self,
+        function: Callable[..., Any],
+        _types: object,
+        inputs: tuple[Any, ...] = (),
+        options: dict[str, Any] | None = None,
     ) -> Any:
         options = dict(options or {})
         if function is torch.add:
@@ -330,7 +334,7 @@ class _SumsOfTheirOwn(TorchFunctionMode):
         return function(*inputs, **options)
 
 
-def _cloned(_module: nn.Module, inputs: tuple) -> tuple:
+def _cloned(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return (inputs[0].clone(), *inputs[1:])
 
 

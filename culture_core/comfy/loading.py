@@ -79,7 +79,7 @@ def load_text_encoder(path: Path, adapter: Path | None = None) -> comfy.sd.CLIP:
     clip = shared.clip.clone()
     clip.patcher.set_attachments(_ATTACHMENT, shared)
     if extra is not None:
-        _put_adapter(clip, shared, extra, path, adapter)
+        _put_adapter(clip, shared, extra, path, adapter or path)
     return clip
 
 
@@ -99,7 +99,7 @@ class _SharedTower:
         self.clip, self.tower, self.tokenizer = clip, tower, tokenizer
 
 
-_SHARED: WeakValueDictionary[tuple, _SharedTower] = WeakValueDictionary()
+_SHARED: WeakValueDictionary[tuple[Any, ...], _SharedTower] = WeakValueDictionary()
 """By path, state of the files, and precision."""
 
 

@@ -3,6 +3,7 @@
 import logging
 import uuid
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import comfy.sd
 import comfy.sd1_clip
@@ -139,7 +140,7 @@ class _Installed:
             handle.remove()
         self._functions.clear()
 
-    def _read_tokens(self, encoder: comfy.sd1_clip.SDClipModel, arguments: tuple) -> None:
+    def _read_tokens(self, encoder: comfy.sd1_clip.SDClipModel, arguments: tuple[Any, ...]) -> None:
         """Before the encoder runs: mark the tokens to edit in each row of ids."""
         patch = self._patch
         if taken_layer(encoder, encoder.layer_idx if encoder.layer == "hidden" else None) < patch.layer:
@@ -161,7 +162,9 @@ class _Installed:
         for function in self._functions.values():
             getattr(function, "after_encode", lambda: None)()
 
-    def _edit(self, _module: nn.Module, _arguments: tuple, output: Tensor | tuple) -> Tensor | tuple | None:
+    def _edit(
+        self, _module: nn.Module, _arguments: tuple[Any, ...], output: Tensor | tuple[Any, ...]
+    ) -> Tensor | tuple[Any, ...] | None:
         # Without a mask the layer runs outside the encoder, to generate text for instance.
         if self._mask is None or not self._mask.any():
             return None

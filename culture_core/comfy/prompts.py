@@ -153,7 +153,7 @@ class _Watch:
 
     def __init__(self, tokenizer: comfy.sd1_clip.SDTokenizer, literal: bool) -> None:
         self.text = ""
-        self.rows: list[list[tuple]] = []
+        self.rows: list[list[tuple[Any, ...]]] = []
         self.events: list[_Event] = []
         self.weighted = not literal
         self._leftover = ""
@@ -162,7 +162,7 @@ class _Watch:
         self._inner.tokenizer = _WatchedCalls(tokenizer.tokenizer, self._note_text)
         find_embedding = tokenizer._try_get_embedding
 
-        def note_embedding(name: str) -> tuple:
+        def note_embedding(name: str) -> tuple[Any, ...]:
             found = find_embedding(name)  # (vectors, what is left); newer versions say the name in between
             if found[0] is not None:
                 self.events.append(_Event(EMBEDDING + name, None))
@@ -176,7 +176,7 @@ class _Watch:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **options: Any) -> list:
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **options: Any) -> list[Any]:
         """As `SDTokenizer.tokenize_with_weights`."""
         if not self.weighted:
             options["disable_weights"] = True

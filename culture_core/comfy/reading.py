@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
+from typing import Any
 
 import comfy.sd
 import comfy.sd1_clip
@@ -180,7 +181,9 @@ class ComfyTextEncoder(TextEncoder):
         module = self.model.get_submodule(self.places.attention(layer))
         signature = inspect.signature(module.forward)
 
-        def intercept(_module: nn.Module, arguments: tuple, keywords: dict) -> tuple[tuple, dict]:
+        def intercept(
+            _module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
             bound = signature.bind(*arguments, **keywords)
             attend = bound.arguments["optimized_attention"]
 
@@ -218,7 +221,7 @@ class ComfyTextEncoder(TextEncoder):
             return
         process = model.process_tokens
 
-        def masked(tokens: list, device: torch.device) -> tuple:
+        def masked(tokens: list[Any], device: torch.device) -> tuple[Any, ...]:
             embeds, _, *rest = process(tokens, device)
             return embeds, (torch.arange(chunk) < own[:, None]).long().to(device), *rest
 

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import folder_paths
 
@@ -27,16 +28,15 @@ def save_to_output(
         ValueError: for a prefix that is no file name or leads out of the folder.
         FileError: where the content is damaged or cannot be written.
     """
-    kind, save = (
-        ("culture_sae", save_culture_sae)
-        if isinstance(item, CultureSAE)
-        else ("culture_enhancer", save_enhancer)
-    )
+    kind = "culture_sae" if isinstance(item, CultureSAE) else "culture_enhancer"
     _check_prefix(prefix)
     folder, name, number, *_ = folder_paths.get_save_image_path(prefix, str(output_folder(kind)))
-    texts = {"author": author.strip(), "licence": licence.strip(), "description": description.strip()}
-    signed = replace(item, **{field: text for field, text in texts.items() if text})
-    return save(signed, Path(folder) / f"{name}_{number:05}_.safetensors")
+    given = {"author": author.strip(), "licence": licence.strip(), "description": description.strip()}
+    texts: dict[str, Any] = {field: text for field, text in given.items() if text}
+    path = Path(folder) / f"{name}_{number:05}_.safetensors"
+    if isinstance(item, CultureSAE):
+        return save_culture_sae(replace(item, **texts), path)
+    return save_enhancer(replace(item, **texts), path)
 
 
 def checkpoint_path(name: str) -> Path | None:

@@ -7,6 +7,7 @@ the exit code is 1. Only the module of the command that was asked for is importe
 
 COMMANDS = {
     "fetch-encoder": "get multilingual-e5-small, the text encoder of the examples",
+    "pairs": "make prompt pairs from a short text with nouns and culture modifiers marked",
     "probe": "find the layer in which a culture modifier acts on its noun",
     "train-sae": "train a sparse autoencoder on one layer",
     "detect": "find the culture neurons of a culture SAE",

@@ -36,7 +36,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .common import (
     CommandError,
@@ -127,15 +127,15 @@ def _add_near(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def run(options: argparse.Namespace) -> dict:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     return {"action": options.action, **_ACTIONS[options.action](options)}
 
 
-def describe(result: dict) -> str:
+def describe(result: dict[str, Any]) -> str:
     return result["report"]
 
 
-def _ingest(options: argparse.Namespace) -> dict:
+def _ingest(options: argparse.Namespace) -> dict[str, Any]:
     from ..bench import Bench, Defaults, ingest
 
     said = Defaults(*(getattr(options, name) for name in Defaults._fields))
@@ -152,7 +152,7 @@ def _ingest(options: argparse.Namespace) -> dict:
     }  # fmt: skip
 
 
-def _caption(options: argparse.Namespace) -> dict:
+def _caption(options: argparse.Namespace) -> dict[str, Any]:
     from ..bench import caption
 
     return _write(
@@ -161,7 +161,7 @@ def _caption(options: argparse.Namespace) -> dict:
     )
 
 
-def _translate(options: argparse.Namespace) -> dict:
+def _translate(options: argparse.Namespace) -> dict[str, Any]:
     from ..bench import translate
 
     return _write(options, lambda bench, vlm, progress: translate(bench, vlm, options.limit, progress))
@@ -169,7 +169,7 @@ def _translate(options: argparse.Namespace) -> dict:
 
 def _write(
     options: argparse.Namespace, write: "Callable[[Bench, VLM, Callable[[int, int], None]], Written]"
-) -> dict:
+) -> dict[str, Any]:
     from ..bench import Bench, give_captions
     from ..bench.records import read_jsonl
 
@@ -192,7 +192,7 @@ def _vlm(options: argparse.Namespace) -> "VLM":
     return open_vlm(options.vlm)
 
 
-def _review(options: argparse.Namespace) -> dict:
+def _review(options: argparse.Namespace) -> dict[str, Any]:
     from ..bench import ACCEPTED, REJECTED, Bench, ReviewServer
 
     bench = Bench.open(options.bench)
@@ -221,7 +221,7 @@ def _counted(decided: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(decided.items()))
 
 
-def _split(options: argparse.Namespace) -> dict:
+def _split(options: argparse.Namespace) -> dict[str, Any]:
     from ..bench import Bench, split_records
 
     bench = Bench.open(options.bench)
@@ -234,7 +234,7 @@ def _split(options: argparse.Namespace) -> dict:
     return {"counts": counts, "groups": found.groups, "largest": found.largest, "report": report}
 
 
-def _validate(options: argparse.Namespace) -> dict:
+def _validate(options: argparse.Namespace) -> dict[str, Any]:
     from ..bench import Bench, validate
     from ..bench.validation import ERROR, report
 
@@ -247,7 +247,7 @@ def _validate(options: argparse.Namespace) -> dict:
     }
 
 
-def _statistics(options: argparse.Namespace) -> dict:
+def _statistics(options: argparse.Namespace) -> dict[str, Any]:
     from ..bench import Bench, statistics
     from ..bench.counts import describe as described
     from ..bench.counts import pictures
@@ -261,7 +261,7 @@ def _statistics(options: argparse.Namespace) -> dict:
     return {**figures, "pictures": written, "report": "\n".join(lines)}
 
 
-def _export(options: argparse.Namespace) -> dict:
+def _export(options: argparse.Namespace) -> dict[str, Any]:
     from ..bench import Bench, export
 
     found = export(
@@ -272,7 +272,7 @@ def _export(options: argparse.Namespace) -> dict:
     return {"output": str(found.folder), "counts": found.counts, "report": f"{found.folder}: {counts}"}
 
 
-def _import(options: argparse.Namespace) -> dict:
+def _import(options: argparse.Namespace) -> dict[str, Any]:
     from ..bench import Bench, import_folder
 
     count = import_folder(options.exported, Bench(options.bench), progress_bar("reading", "record"))

@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -46,7 +46,7 @@ class UsageError(CommandError):
     """Arguments that do not go together."""
 
 
-def add_encoder_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+def add_encoder_arguments(parser: argparse._ActionsContainer, required: bool = True) -> None:
     """Which text encoder; `read_encoder` loads it."""
     parser.add_argument(
         "--encoder", type=Path, required=required, metavar="FOLDER",
@@ -58,7 +58,7 @@ def add_encoder_arguments(parser: argparse.ArgumentParser, required: bool = True
     parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda, cuda:1 … (%(default)s)")
 
 
-def add_layer_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+def add_layer_arguments(parser: argparse._ActionsContainer, required: bool = True) -> None:
     """Which feature of which layer."""
     parser.add_argument(
         "--layer", type=int, required=required, metavar="N", help="layer, from 0; `probe` names a good one"
@@ -105,7 +105,7 @@ def read_encoder(options: argparse.Namespace) -> "HFTextEncoder":
     return HFTextEncoder(model, tokenizer, options.max_length)
 
 
-def _load(folder: Path) -> tuple["nn.Module", Callable]:
+def _load(folder: Path) -> tuple["nn.Module", Callable[..., Any]]:
     """The text model of a Hugging Face folder, without heads, and its tokenizer."""
     import transformers
 
@@ -127,7 +127,7 @@ def _load(folder: Path) -> tuple["nn.Module", Callable]:
     return model.model if hasattr(model, "lm_head") else model, tokenizer
 
 
-def _model_class(config: object) -> str:
+def _model_class(config: Any) -> str:
     saved = next((name for name in _AS_SAVED if name in (config.architectures or ())), None)
     return saved or _CLASSES.get(config.model_type, "AutoModel")
 
@@ -198,7 +198,7 @@ def write_picture(path: Path, picture: "Image.Image") -> None:
         picture.save(temporary, format="PNG")
 
 
-def numbers(values: "Tensor") -> list:
+def numbers(values: "Tensor") -> Any:
     """A tensor as nested lists that JSON can hold: what is not finite is None."""
     if values.dim() == 0:
         value = values.item()

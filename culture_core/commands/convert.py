@@ -29,7 +29,7 @@ Pickles, dictionary_learning's ae.pt too, are read without running code of their
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .common import (
     CommandError,
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_overwrite_argument(parser)
 
 
-def run(options: argparse.Namespace) -> dict:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..files import load_culture_sae
     from ..sae.formats import export_sae, import_sae
 
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> dict:
     return _result(options, source, sae, notes)
 
 
-def describe(result: dict) -> str:
+def describe(result: dict[str, Any]) -> str:
     if result["to"] == SAFETENSORS:
         left_out = result["left_out"]
         lines = [f"{result['output']}: {result['tensors']} tensors"]
@@ -109,7 +109,7 @@ def describe(result: dict) -> str:
     return "\n".join(lines)
 
 
-def _to_culture_sae(options: argparse.Namespace) -> dict:
+def _to_culture_sae(options: argparse.Namespace) -> dict[str, Any]:
     from ..files import CultureSAE, save_culture_sae
     from ..sae.formats import import_sae
 
@@ -132,7 +132,7 @@ def _to_culture_sae(options: argparse.Namespace) -> dict:
     return _result(options, imported.library, imported.sae, imported.notes)
 
 
-def _to_safetensors(options: argparse.Namespace) -> dict:
+def _to_safetensors(options: argparse.Namespace) -> dict[str, Any]:
     from ..pickles import convert_pickle
 
     if options.output.suffix != ".safetensors":
@@ -145,7 +145,7 @@ def _to_safetensors(options: argparse.Namespace) -> dict:
     }  # fmt: skip
 
 
-def _result(options: argparse.Namespace, source: str, sae: "TopKSAE", notes: list[str]) -> dict:
+def _result(options: argparse.Namespace, source: str, sae: "TopKSAE", notes: list[str]) -> dict[str, Any]:
     return {
         "output": str(options.output), "from": source, "to": options.to, "width": sae.d_in,
         "latents": sae.n_latents, "k": sae.k, "notes": notes,

@@ -13,6 +13,7 @@ example:
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from .common import (
     add_encoder_arguments,
@@ -61,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_overwrite_argument(parser)
 
 
-def run(options: argparse.Namespace) -> dict:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..detection import DetectOptions, detect_in
     from ..files import load_culture_sae, save_culture_sae
     from ..pairs import load_pairs
@@ -92,7 +93,7 @@ def run(options: argparse.Namespace) -> dict:
     }
 
 
-def describe(result: dict) -> str:
+def describe(result: dict[str, Any]) -> str:
     lines = [result["report"], "", f"{result['output']} has the neurons."]
     if result["left_out"]:
         lines.append(f"{result['left_out']} pairs of splits that detection may not see were left out.")

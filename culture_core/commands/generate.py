@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .common import UsageError, positive, progress_bar
 
@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="only count what is to be done")
 
 
-def run(options: argparse.Namespace) -> dict:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..generators.folder import RunFolder
     from ..generators.prompts import read_prompts
     from ..generators.run import check_systems, open_run, plan, run_jobs, written_texts
@@ -118,7 +118,7 @@ def run(options: argparse.Namespace) -> dict:
     }  # fmt: skip
 
 
-def describe(result: dict) -> str:
+def describe(result: dict[str, Any]) -> str:
     systems = ", ".join(f"{name} ({count})" for name, count in result["systems"].items())
     if result.get("dry_run"):
         counts = f"{result['jobs']} pictures of {result['prompts']} prompts, {result['done']} of them done"
@@ -158,7 +158,7 @@ def _workers(
     return workers
 
 
-def _first(prompts: list, limit: int | None) -> list:
+def _first(prompts: list[Any], limit: int | None) -> list[Any]:
     """The first prompts of each culture."""
     if limit is None:
         return prompts

@@ -17,7 +17,7 @@ What the numbers mean:
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..files import CultureSAE, EnhancerFile
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="file, or folder of another library")
 
 
-def run(options: argparse.Namespace) -> dict:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..file_checks import FileError, read_head
     from ..files import ENHANCER, SAE, load_culture_sae, load_enhancer
 
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> dict:
     return {"file": str(path), **found}
 
 
-def describe(result: dict) -> str:
+def describe(result: dict[str, Any]) -> str:
     from ..reports import training_summary
 
     plain = {key: value for key, value in result.items() if key not in _APART}
@@ -78,7 +78,7 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
 
 
-def _sae(item: "CultureSAE") -> dict:
+def _sae(item: "CultureSAE") -> dict[str, Any]:
     from ..cultures import CULTURES
     from ..overlap import overlap
 
@@ -98,18 +98,18 @@ def _sae(item: "CultureSAE") -> dict:
     return {"kind": "culture SAE", **_place(item), **shape, **_told(item), "cultures": cultures, **common}
 
 
-def _enhancer(item: "EnhancerFile") -> dict:
+def _enhancer(item: "EnhancerFile") -> dict[str, Any]:
     enhancer = item.enhancer
     shape = {"width": enhancer.width, "bottleneck": enhancer.bottleneck}
     return {"kind": "layer enhancer", **_place(item), **shape, **_told(item)}
 
 
-def _place(item: "CultureSAE | EnhancerFile") -> dict:
+def _place(item: "CultureSAE | EnhancerFile") -> dict[str, Any]:
     shape = {key: item.encoder[key] for key in ("family", "layers", "width", "heads", "vocabulary")}
     return {"encoder": shape, "encoder_key": item.encoder_key, "layer": item.layer}
 
 
-def _told(item: "CultureSAE | EnhancerFile") -> dict:
+def _told(item: "CultureSAE | EnhancerFile") -> dict[str, Any]:
     return {
         "author": item.author,
         "licence": item.licence,
@@ -118,7 +118,7 @@ def _told(item: "CultureSAE | EnhancerFile") -> dict:
     }
 
 
-def _checkpoint(path: Path) -> dict:
+def _checkpoint(path: Path) -> dict[str, Any]:
     from ..checkpoints import read_checkpoint
     from ..file_checks import FileError, parse_object
 
@@ -139,7 +139,7 @@ def _checkpoint(path: Path) -> dict:
     }
 
 
-def _foreign(path: Path) -> dict:
+def _foreign(path: Path) -> dict[str, Any]:
     from ..sae.formats import import_sae
 
     sae, library, notes = import_sae(path)

@@ -21,7 +21,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..atomic import atomic_path
 from .common import positive, progress_bar, write_picture
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def run(options: argparse.Namespace) -> dict:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..judges import open_judge
     from ..judges.by_vlm import VLMJudge
     from ..judges.folders import read_folder
@@ -106,7 +106,7 @@ def run(options: argparse.Namespace) -> dict:
     return result
 
 
-def describe(result: dict) -> str:
+def describe(result: dict[str, Any]) -> str:
     if "summary" not in result:
         said = result["estimate"] or "it costs nothing"
         return f"{result['pictures']} pictures, judge {result['judge']}: {said}"
@@ -137,7 +137,7 @@ def _estimate(judge: "VLMJudge", pictures: "Sequence[LabelledPicture]", graded: 
 
 def _spent(judge: "VLMJudge | None") -> str | None:
     server = judge.server if judge else None
-    return server and server.usage.describe(server.settings.prices)
+    return server.usage.describe(server.settings.prices) if server else None
 
 
 def _csv(judged: "Sequence[Judged]") -> str:

@@ -19,7 +19,7 @@ example:
 import argparse
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .common import (
     CommandError,
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_overwrite_argument(parser)
 
 
-def run(options: argparse.Namespace) -> dict:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..controls import measure_controls
     from ..effect import MaskedEffect, Place
     from ..features import noun_features
@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> dict:
     }
 
 
-def describe(result: dict) -> str:
+def describe(result: dict[str, Any]) -> str:
     prompts = result["prompts"]
     lines = [
         f"{sum(prompts.values())} cultural prompts of {len(prompts)} cultures, masked on {result['tokens']} "

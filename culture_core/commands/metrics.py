@@ -25,6 +25,7 @@ example:
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from .common import progress_bar
 
@@ -61,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda, cuda:1 … (%(default)s)")
 
 
-def run(options: argparse.Namespace) -> dict:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..judges.run import read_run
     from ..metrics import Instruments, measure_run
     from ..metrics.clip_score import WHY
@@ -78,7 +79,7 @@ def run(options: argparse.Namespace) -> dict:
     return {**found, "output": str(options.output), "why": why}
 
 
-def describe(result: dict) -> str:
+def describe(result: dict[str, Any]) -> str:
     lines = []
     for system, figures in result["systems"].items():
         lines.append(f"{system or 'pictures'}:")
@@ -94,7 +95,7 @@ def describe(result: dict) -> str:
     return "\n".join(lines)
 
 
-def _said(figure: dict) -> str:
+def _said(figure: dict[str, Any]) -> str:
     if "vendi" in figure:
         parts = [f"Vendi {figure['vendi']:.2f} of {figure['pictures']:.1f}"]
         parts += [f"spread {figure['spread']:.4f}"] if figure["spread"] is not None else []

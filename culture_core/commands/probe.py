@@ -17,7 +17,7 @@ says which counts, and it is worth to try both.
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .common import (
     CommandError,
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_overwrite_argument(parser)
 
 
-def run(options: argparse.Namespace) -> dict:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..pairs import load_pairs
     from ..probing import probe_by_language
     from ..reports import language_report, probe_report, spread
@@ -121,7 +121,7 @@ def _drawn(overall: "LayerProbe", languages: "dict[str, LayerProbe]") -> "Image.
     return stacked([probe_picture(overall), *(draw(languages, names) for draw in kinds)])
 
 
-def describe(result: dict) -> str:
+def describe(result: dict[str, Any]) -> str:
     lines = [result["report"]]
     if result["languages"]:
         lines += ["", result["language_report"]]
@@ -130,7 +130,7 @@ def describe(result: dict) -> str:
     return "\n".join(lines)
 
 
-def _figures(probe: "LayerProbe") -> dict:
+def _figures(probe: "LayerProbe") -> dict[str, Any]:
     curves = ("delta_ca", "interval", "ca_cultural", "ca_neutral", "prominence", "causal")
     names = (
         "layer",

@@ -10,6 +10,7 @@ is made is kept in the output folder, checkpoints too: after an interruption, th
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from .common import add_overwrite_argument, progress_bar
 
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_overwrite_argument(parser)
 
 
-def run(options: argparse.Namespace) -> dict:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..miniature.logs import MODELS
     from ..reproduce.report import make_report
     from ..reproduce.study import QUICK, Sizes, Study
@@ -44,7 +45,7 @@ def run(options: argparse.Namespace) -> dict:
     }  # fmt: skip
 
 
-def describe(result: dict) -> str:
+def describe(result: dict[str, Any]) -> str:
     lines = [f"{result['report']} ({result['minutes']:.0f} minutes of work in all)"]
     lines += [" | ".join(str(cell) for cell in line) for line in result["outcome"]]
     return "\n".join(lines)

@@ -21,11 +21,12 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .common import CommandError, UsageError, add_overwrite_argument, positive, progress_bar
 
 if TYPE_CHECKING:
+    from ..studies.measured import Measured
     from ..studies.parts import Study
 
 DRAWS = 2000
@@ -105,7 +106,7 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def run(options: argparse.Namespace) -> dict:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..studies import read_measured
     from ..studies.parts import new_folder
 
@@ -116,7 +117,7 @@ def run(options: argparse.Namespace) -> dict:
     return {"kind": options.kind, **study.result, "files": [str(path) for path in files]}
 
 
-def describe(result: dict) -> str:
+def describe(result: dict[str, Any]) -> str:
     from .inspect import printable
 
     lines = _DESCRIBED[result["kind"]](result)
@@ -126,7 +127,7 @@ def describe(result: dict) -> str:
     return printable("\n".join([*lines, "", f"{result['files'][0]} is the report."]))
 
 
-def _evaluate(options: argparse.Namespace, measured) -> "Study":
+def _evaluate(options: argparse.Namespace, measured: "Measured") -> "Study":
     from ..studies import evaluate
 
     splits = {name: _items(Path(file)) for name, file in _pairs("--split", options.split).items()}
@@ -136,7 +137,7 @@ def _evaluate(options: argparse.Namespace, measured) -> "Study":
     )  # fmt: skip
 
 
-def _ablate(options: argparse.Namespace, measured) -> "Study":
+def _ablate(options: argparse.Namespace, measured: "Measured") -> "Study":
     from ..studies import ablate
 
     given = {name: kind for kind in ("neutral", "explicit") if (name := getattr(options, kind))}
@@ -145,7 +146,7 @@ def _ablate(options: argparse.Namespace, measured) -> "Study":
     )
 
 
-def _sweep(options: argparse.Namespace, measured) -> "Study":
+def _sweep(options: argparse.Namespace, measured: "Measured") -> "Study":
     from ..studies import sweep
 
     return sweep(measured, options.choose, options.bootstrap)
@@ -175,13 +176,13 @@ def _items(path: Path) -> list[str]:
         ) from error
 
 
-def _evaluated(result: dict) -> list[str]:
+def _evaluated(result: dict[str, Any]) -> list[str]:
     lines = _figures(result["figures"])
     found = next(iter(result["comparisons"].values()))
     return [*lines, "", f"Differences to {result['baseline']}:", *map(_difference, found)] if found else lines
 
 
-def _ablated(result: dict) -> list[str]:
+def _ablated(result: dict[str, Any]) -> list[str]:
     lines = _figures(result["figures"])
     for title, key in (("Explicit score left", "left"), ("Gap closed", "gap_closed")):
         shown = {
@@ -191,7 +192,7 @@ def _ablated(result: dict) -> list[str]:
     return lines
 
 
-def _swept(result: dict) -> list[str]:
+def _swept(result: dict[str, Any]) -> list[str]:
     lines = _figures(result["figures"])
     for name, best in result["best"].items():
         alike = ", ".join(f"{strength:g}" for strength in best["not_told_apart"])
@@ -204,7 +205,7 @@ def _swept(result: dict) -> list[str]:
 _DESCRIBED = {"evaluate": _evaluated, "ablate": _ablated, "sweep": _swept}
 
 
-def _figures(figures: Sequence[Mapping]) -> list[str]:
+def _figures(figures: Sequence[Mapping[str, Any]]) -> list[str]:
     part = figures[0]["of"]
     width = max(len(one["system"]) for one in figures)
     return [
@@ -215,7 +216,7 @@ def _figures(figures: Sequence[Mapping]) -> list[str]:
     ]  # fmt: skip
 
 
-def _difference(one: Mapping) -> str:
+def _difference(one: Mapping[str, Any]) -> str:
     return (
         f"  {one['system']}  {one['measure']}  {_estimate((one['difference'], one['low'], one['high']))}, "
         f"p corrected {one['p_holm']:.3g}"

@@ -34,7 +34,7 @@ import logging
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..atomic import atomic_path
 from .common import (
@@ -143,7 +143,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_overwrite_argument(parser)
 
 
-def run(options: argparse.Namespace) -> dict:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..enhancer import LayerEnhancer
     from ..enhancer_training import ImagePairs, Place, load_image_pairs
     from ..files import EnhancerFile, save_enhancer
@@ -186,9 +186,9 @@ def run(options: argparse.Namespace) -> dict:
             enhancer.cpu().requires_grad_(False), options.layer, encoder.fingerprint(), training=figures,
             author=options.author, licence=options.licence, description=options.description,
         )  # fmt: skip
-        save_enhancer(file, output, options.overwrite)
         if picture is not None:
             write_picture(picture, loss_picture(report.losses, title="Enhancer training"))
+        save_enhancer(file, output, options.overwrite)  # last: a run whose output is there is done
         checkpoint.unlink(missing_ok=True)
     return {
         "output": str(output), "picture": picture and str(picture), "log": str(log_path),
@@ -198,7 +198,7 @@ def run(options: argparse.Namespace) -> dict:
     }  # fmt: skip
 
 
-def describe(result: dict) -> str:
+def describe(result: dict[str, Any]) -> str:
     if "memory" in result:
         return _describe_cost(result)
     figures = result["figures"]
@@ -219,7 +219,7 @@ def describe(result: dict) -> str:
     return "\n".join([*lines, "Next: use it with the node Apply Layer Enhancer, or culture_core.pipelines."])
 
 
-def _describe_cost(result: dict) -> str:
+def _describe_cost(result: dict[str, Any]) -> str:
     memory = result["memory"]
     lines = [
         f"Models, frozen             {_size(memory['frozen'])}",
@@ -260,12 +260,12 @@ def _outputs(options: argparse.Namespace) -> tuple[Path, Path, Path, Path | None
     checkpoint = options.checkpoint or output.with_suffix(".checkpoint.safetensors")
     if checkpoint.resolve() == output.resolve():
         raise UsageError("--checkpoint and --output are the same file: the checkpoint is deleted in the end")
-    # A run that is taken up goes on with its own log and sheets.
+    # A run that is taken up goes on with its own log, sheets and picture.
     again = options.overwrite or checkpoint.is_file()
     log_path = new_file(options.log or output.with_suffix(".loss.jsonl"), again)
     if not options.dry_run:
         picture_folder(options.validation, again)
-    return output, checkpoint, log_path, new_picture(options.picture, options.overwrite)
+    return output, checkpoint, log_path, new_picture(options.picture, again)
 
 
 def _model(options: argparse.Namespace) -> "ImageModel":
@@ -292,7 +292,7 @@ def _encode(pairs: "ImagePairs", options: argparse.Namespace, accelerator: "Acce
 
 
 def _validation(
-    model: "ImageModel", place: "Place", pairs: list, size: int, options: argparse.Namespace
+    model: "ImageModel", place: "Place", pairs: list[Any], size: int, options: argparse.Namespace
 ) -> "Validation | None":
     from ..enhancer_training import Validation
     from ..reports import spread
@@ -312,7 +312,7 @@ def _dry_run(
     pairs: "ImagePairs",
     config: "EnhancerConfig",
     options: argparse.Namespace,
-) -> dict:
+) -> dict[str, Any]:
     import torch
 
     from ..enhancer_training.step_cost import advice, measure_step

@@ -28,7 +28,7 @@ import argparse
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .common import (
     CommandError,
@@ -99,7 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_overwrite_argument(parser)
 
 
-def run(options: argparse.Namespace) -> dict:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..files import CultureSAE, save_culture_sae
     from ..reports import loss_picture, training_figures
 
@@ -117,9 +117,9 @@ def run(options: argparse.Namespace) -> dict:
         description=options.description,
     )  # fmt: skip
     if accelerator is None or accelerator.is_main_process:
-        save_culture_sae(culture_sae, output, options.overwrite)
         if picture is not None:
             write_picture(picture, loss_picture(report.losses))
+        save_culture_sae(culture_sae, output, options.overwrite)  # last: a run whose output is there is done
         checkpoint.unlink(missing_ok=True)
     return {
         "output": str(output), "picture": None if picture is None else str(picture),
@@ -130,7 +130,7 @@ def run(options: argparse.Namespace) -> dict:
     }  # fmt: skip
 
 
-def describe(result: dict) -> str:
+def describe(result: dict[str, Any]) -> str:
     from ..reports import training_summary
 
     resumed = f", taken up after step {result['resumed_after']}" if result["resumed_after"] else ""
@@ -165,7 +165,8 @@ def _outputs(options: argparse.Namespace) -> tuple[Path, Path | None, Path]:
     checkpoint = options.checkpoint or output.with_suffix(".checkpoint.safetensors")
     if checkpoint.resolve() == output.resolve():
         raise UsageError("--checkpoint and --output are the same file: the checkpoint is deleted in the end")
-    return output, new_picture(options.picture, options.overwrite), checkpoint
+    again = options.overwrite or checkpoint.is_file()
+    return output, new_picture(options.picture, again), checkpoint
 
 
 def _texts(options: argparse.Namespace) -> tuple[list[str], str]:

@@ -22,6 +22,7 @@ import argparse
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..atomic import atomic_path
 from .common import CommandError, add_overwrite_argument, positive, progress_bar, write_picture
@@ -91,15 +92,15 @@ def _add_analyse(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the resampling (%(default)s)")
 
 
-def run(options: argparse.Namespace) -> dict:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     return _build(options) if options.step == "build" else _analyse(options)
 
 
-def describe(result: dict) -> str:
+def describe(result: dict[str, Any]) -> str:
     return _describe_study(result) if "page" in result else _describe_analysis(result)
 
 
-def _build(options: argparse.Namespace) -> dict:
+def _build(options: argparse.Namespace) -> dict[str, Any]:
     from ..user_study.design import TASKS, design_study
     from ..user_study.page import write_questionnaire
     from ..user_study.pictures import read_run
@@ -129,7 +130,7 @@ def _build(options: argparse.Namespace) -> dict:
     }
 
 
-def _describe_study(result: dict) -> str:
+def _describe_study(result: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"{result['page']}  for the raters, {result['megabytes']} MB",
@@ -144,7 +145,7 @@ def _describe_study(result: dict) -> str:
     )
 
 
-def _analyse(options: argparse.Namespace) -> dict:
+def _analyse(options: argparse.Namespace) -> dict[str, Any]:
     from ..user_study.analysis import analyse_study
     from ..user_study.answers import collect_answers
     from ..user_study.design import read_key
@@ -164,7 +165,7 @@ def _analyse(options: argparse.Namespace) -> dict:
     return {**result, "files": [str(path) for path in paths.values()]}
 
 
-def _describe_analysis(result: dict) -> str:
+def _describe_analysis(result: dict[str, Any]) -> str:
     from ..user_study.analysis import MEASURES
     from .inspect import printable
 
@@ -197,7 +198,7 @@ def _describe_analysis(result: dict) -> str:
     return printable("\n".join([*lines, "", *result["files"]]))
 
 
-def _figures(score: dict) -> str:
+def _figures(score: dict[str, Any]) -> str:
     behind = f", {score['ratings']} ratings of {score['raters']} raters"
     if score["mean_times_20"] is not None:
         return f"{score['mean']:.2f}{_interval(score)}, x 20 = {score['mean_times_20']:.1f}{behind}"
@@ -208,7 +209,7 @@ def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
-def _interval(row: dict) -> str:
+def _interval(row: dict[str, Any]) -> str:
     return "" if row["low"] is None else f" ({row['low']:.2f} to {row['high']:.2f})"
 
 
@@ -226,12 +227,12 @@ def _new_files(options: argparse.Namespace, names: Sequence[str]) -> list[Path]:
     return paths
 
 
-def _flat(score: Mapping) -> dict:
+def _flat(score: Mapping[str, Any]) -> dict[str, Any]:
     """A score as a row: how often each answer was given as one text."""
     return {**score, "answers": "; ".join(f"{name}: {count}" for name, count in score["answers"].items())}
 
 
-def _write_json(path: Path, record: dict) -> None:
+def _write_json(path: Path, record: dict[str, Any]) -> None:
     import json
 
     with atomic_path(path) as temporary:
@@ -240,7 +241,7 @@ def _write_json(path: Path, record: dict) -> None:
         )
 
 
-def _write_table(path: Path, rows: Sequence[Mapping]) -> None:
+def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else [])
         writer.writeheader()

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -88,7 +88,7 @@ class ImageModel:
 
     def __init__(self, pipe: "DiffusionPipeline") -> None:
         self.pipe = pipe
-        self.model: nn.Module = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+        self.model: Any = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
         self.kind = type(self.model).__name__
         if self.kind not in _KINDS:
             raise ValueError(
@@ -170,15 +170,14 @@ class ImageModel:
         given, hidden = noisy.to(dtype), condition.hidden.to(dtype)
         pooled = None if condition.pooled is None else condition.pooled.to(dtype)
         if self.flux:
-            return self._flux(given, timestep, hidden, pooled).float()
+            return self._flux(given, timestep, hidden, condition.vector.to(dtype)).float()
+        more: dict[str, Any] = {}
         if self.kind == "SD3Transformer2DModel":
             more = {"pooled_projections": pooled}
         elif getattr(self.model.config, "addition_embed_type", None) == "text_time":
             height, width = (self.scale * edge for edge in noisy.shape[-2:])
             sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=dtype, device=self.device)
             more = {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": sizes.repeat(len(noisy), 1)}}
-        else:
-            more = {}
         result = self.model(given, timestep=timestep, encoder_hidden_states=hidden, return_dict=False, **more)
         return result[0].float()
 

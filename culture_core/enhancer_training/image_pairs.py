@@ -30,7 +30,7 @@ class ImagePairs:
     def __init__(
         self,
         pairs: Sequence[PromptPair],
-        folder: str | os.PathLike,
+        folder: str | os.PathLike[str],
         model: ImageModel,
         size: int,
         store: Path | None = None,
@@ -156,7 +156,7 @@ def load_image_pairs(path: Path) -> LoadedPairs:
 
 def _path_of(pair: PromptPair, folder: Path) -> Path:
     """The picture of a pair; a file of pairs may come from anyone, so it must lie in the folder."""
-    name = pair.image
+    name = pair.image or ""
     path = folder / name
     if "://" in name or Path(name).is_absolute() or not path.resolve().is_relative_to(folder.resolve()):
         raise PairError(

@@ -41,7 +41,7 @@ def train_on_pictures(
     batch_size: int = 1,
     checkpointing: bool = False,
     progress: Progress | None = None,
-    checkpoint: str | os.PathLike | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     accelerator: "Accelerator | None" = None,
 ) -> EnhancerReport:
     """Train an enhancer in place (eq. 11 to 13); every model of the pipeline stays as it is, bit for bit.
@@ -75,7 +75,7 @@ def in_place(enhancer: LayerEnhancer, place: Place) -> AbstractContextManager[No
 
 
 def _through_pipeline(model: ImageModel, place: Place) -> Apply:
-    def apply(enhancer: LayerEnhancer, prompts: Sequence[str], _mask: None) -> Condition:
+    def apply(enhancer: LayerEnhancer, prompts: Sequence[str], _mask: Tensor | None) -> Condition:
         with in_place(enhancer, place):
             return model.condition(prompts)
 

@@ -89,8 +89,8 @@ class RayWorker:
                         self._actor.stop.remote()
                         raise WorkerLost("stopped")
                 error, answer = ray.get(asked)
-        except ray.exceptions.RayError as error:
-            raise WorkerLost(f"{self.name} cannot be reached ({type(error).__name__})") from None
+        except ray.exceptions.RayError as lost:
+            raise WorkerLost(f"{self.name} cannot be reached ({type(lost).__name__})") from None
         if error:
             raise _ERRORS[error](answer)
         return answer

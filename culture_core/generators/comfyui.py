@@ -281,7 +281,7 @@ def _slot_problems(system: System, info: Mapping[str, Any]) -> list[str]:
 
 
 def _link_problem(
-    workflow: Mapping[str, Any], link: list, spec: Sequence[Any] | None, info: Mapping[str, Any]
+    workflow: Mapping[str, Any], link: list[Any], spec: Sequence[Any] | None, info: Mapping[str, Any]
 ) -> str | None:
     source = info.get(workflow[link[0]]["class_type"])
     if source is None or spec is None:
@@ -321,7 +321,7 @@ def _kind(spec: Sequence[Any]) -> str:
     return "COMBO" if isinstance(spec[0], list) else str(spec[0])
 
 
-def _choices(spec: Sequence[Any] | None) -> list | None:
+def _choices(spec: Sequence[Any] | None) -> list[Any] | None:
     """What an input offers; None where it takes any value."""
     if not spec or _kind(spec) != "COMBO":
         return None

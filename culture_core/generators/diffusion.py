@@ -95,7 +95,7 @@ class PipelineWorker:
         from ..files import load_culture_sae, load_enhancer
         from ..pipelines import amplified, enhanced
 
-        negative, strength = system.fixed.get("negative", ""), job.strength
+        negative, strength = system.fixed.get("negative", ""), job.strength or 0.0
         if system.amplify:
             sae = load_culture_sae(system.amplify)
             stack.enter_context(

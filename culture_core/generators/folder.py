@@ -49,7 +49,7 @@ class MadePicture(NamedTuple):
     path: Path
 
 
-def read_pictures(run: str | os.PathLike) -> list[MadePicture]:
+def read_pictures(run: str | os.PathLike[str]) -> list[MadePicture]:
     """The finished pictures of a run, in the order in which they were finished.
 
     Raises:
@@ -81,7 +81,7 @@ def read_pictures(run: str | os.PathLike) -> list[MadePicture]:
 class RunFolder:
     """A run's folder, to be filled. One thread at a time may write."""
 
-    def __init__(self, folder: str | os.PathLike) -> None:
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self.records: dict[str, dict[str, Any]] = {}
         """Lines of the metadata by job."""
@@ -171,7 +171,8 @@ def _picture(line: str, run: Path, where: str) -> MadePicture:
         raise GeneratorError(f"{where}: {record['file_name']!r} leads out of the run's folder")
     if not path.is_file():
         raise GeneratorError(f"{where}: there is no picture {record['file_name']}; run `generate` again")
-    return MadePicture(*(record.get(name) for name in MadePicture._fields[:-1]), path)
+    values: dict[str, Any] = {name: record.get(name) for name in MadePicture._fields if name != "path"}
+    return MadePicture(**values, path=path)
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:

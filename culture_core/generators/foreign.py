@@ -78,7 +78,7 @@ class _Pictures:
         lines = (folder / METADATA).read_text(encoding="utf-8-sig").split("\n")
         records = [json.loads(line) for line in lines if line.strip()]
         self._seeded = any("seed" in record for record in records)
-        self._found: dict[tuple, list[tuple[Any, Path]]] = defaultdict(list)
+        self._found: dict[tuple[Any, ...], list[tuple[Any, Path]]] = defaultdict(list)
         for record in records:
             path = checked[Path(record["file_name"]).as_posix()]
             drawn = "item" if record.get("item") else "prompt"

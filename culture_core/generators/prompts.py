@@ -52,7 +52,7 @@ def read_prompts(source: str | Path) -> list[Prompt]:
     elif path.is_file():
         found = [_from_pair(pair) for pair in usable(load_pairs(path), EVALUATION)]
     elif str(source) == MINIATURE:
-        found = _of_miniature()
+        found = list(_of_miniature())
     else:
         raise GeneratorError(
             f"{source} holds no prompts: give a CultureBench folder, a JSONL file of prompt pairs, or "
@@ -103,10 +103,10 @@ class Texts:
         return self._written.get(_key(prompt, treatment))
 
     def _write(self, prompt: Prompt, treatment: str) -> str:
-        self._vlm = self._vlm or self._open()
+        vlm = self._vlm = self._vlm or self._open()
         own = prompt.neutral if treatment == REWRITTEN else _of_translation(prompt, treatment)[0]
         question = _QUESTIONS[treatment].format(text=own, culture=CULTURES[prompt.culture].name)
-        reply = self._vlm.ask(question)
+        reply = vlm.ask(question)
         text = " ".join(reply.text.split()).strip("\"“”'")
         if not text or len(text) > LONGEST:
             raise VLMError(f"{reply.model} wrote {text[:80]!r} for the prompt {own!r}: that is no prompt")
@@ -161,6 +161,6 @@ def _of_miniature() -> Sequence[Prompt]:
 
     # The category of the miniature's pairs is their noun.
     return [
-        _from_pair(pair, caption("en", pair.category).text)._replace(noun=pair.category)
+        _from_pair(pair, caption("en", pair.category or "").text)._replace(noun=pair.category)
         for pair in prompt_pairs(TEST)
     ]

@@ -147,7 +147,8 @@ def check_systems(systems: Sequence[System], workers: Sequence[Worker]) -> list[
     Raises:
         GeneratorError: where not; the message has every problem.
     """
-    reached, problems = [], {}
+    reached: list[Worker] = []
+    problems: dict[str, list[str]] = {}
     for worker in workers:
         try:
             for system in systems:

@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ..amplifier import MAX_STRENGTH, MIN_STRENGTH, MODES
 from .base import GeneratorError
@@ -279,7 +279,9 @@ class _System:
                 f"{describe_node(workflow, inputs[entry][0])}: name an input of that one"
             )
 
-    def check_reached(self, slots: Mapping[str, tuple], workflow: Mapping[str, Any], output: str) -> None:
+    def check_reached(
+        self, slots: Mapping[str, tuple[Any, ...]], workflow: Mapping[str, Any], output: str
+    ) -> None:
         for name, places in slots.items():
             if not any(split_slot(slot)[0] in workflow for slot in places):
                 self.fail(f"slot {name}: {', '.join(places)} has no effect on the output, node {output}")
@@ -292,7 +294,7 @@ class _System:
                 self.fail(f"strength {value!r} must be a number, {MIN_STRENGTH:g} to {MAX_STRENGTH:g}")
         return tuple(map(float, values))
 
-    def value(self, name: str, kind: type) -> Any:
+    def value(self, name: str, kind: type[Any]) -> Any:
         value = self.entry[name]
         if kind is float and type(value) is int:
             value = float(value)
@@ -307,7 +309,7 @@ class _System:
             self.fail(f"{name!r} is {value!r}: use one of {', '.join(choices)}")
         return value
 
-    def fail(self, text: str) -> None:
+    def fail(self, text: str) -> NoReturn:
         raise GeneratorError(f"{self.file}: system {self.name!r}: {text}")
 
 

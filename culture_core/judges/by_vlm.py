@@ -7,7 +7,7 @@ from PIL import Image
 
 from ..vlm import VLM, Reply, VLMRefusal
 from ..vlm.server import ServerVLM
-from ..vlm.usage import Usage
+from ..vlm.usage import Usage, total
 from .base import Verdict, average, label_name, labels
 from .questions import GRADES, ROTATIONS, GradedQuestion, culture_question, orders, read_grade, read_label
 
@@ -58,7 +58,7 @@ class VLMJudge:
         costs = [reply.cost for reply in replies]
         return Verdict(
             answers, average(answers), tuple(reply.text for reply in replies),
-            tuple(reply.model for reply in replies), None if None in costs else sum(costs),
+            tuple(reply.model for reply in replies), total(costs),
         )  # fmt: skip
 
     def grade(self, image: Image.Image, culture: str, question: GradedQuestion) -> Grade:

@@ -34,7 +34,7 @@ class Graded(NamedTuple):
     """The answers to one graded question."""
 
     mean: float | None
-    count: int
+    count: int  # type: ignore[assignment]  # hides the method of tuples, which nobody needs here
     invalid: int
 
 
@@ -173,8 +173,8 @@ def compare(first: Sequence[Judged], second: Sequence[Judged]) -> Comparison:
             )
     right = [a.right for a, _ in pairs], [b.right for _, b in pairs]
     answers = [a.verdict.label for a, _ in pairs], [b.verdict.label for _, b in pairs]
-    shares = (Share(sum(side), len(pairs)) for side in right)
-    return Comparison(len(pairs), *shares, mcnemar(*right), agreement(*answers))
+    first_share, second_share = (Share(sum(side), len(pairs)) for side in right)
+    return Comparison(len(pairs), first_share, second_share, mcnemar(*right), agreement(*answers))
 
 
 def _count(judged: Sequence[Judged], label: str) -> int:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import closing
 from pathlib import Path
@@ -115,12 +115,15 @@ def _ask(judge: Judge, picture: LabelledPicture, graded: Sequence[str]) -> dict[
 
 def _in_parallel(
     ask: Callable[[LabelledPicture], dict[str, Any]], pictures: Sequence[LabelledPicture], workers: int
-) -> Iterator[tuple[LabelledPicture, dict[str, Any] | str]]:
+) -> Generator[tuple[LabelledPicture, dict[str, Any] | str], None, None]:
     """Pictures with their answers as they come, or with the reason why there is none."""
     in_a_row, pool = 0, ThreadPoolExecutor(workers)
     try:
-        asked: dict[Future, LabelledPicture] = {pool.submit(ask, picture): picture for picture in pictures}
+        asked: dict[Future[dict[str, Any]], LabelledPicture] = {
+            pool.submit(ask, picture): picture for picture in pictures
+        }
         for future in as_completed(asked):
+            answer: dict[str, Any] | str
             try:
                 answer, in_a_row = future.result(), 0
             except (VLMError, UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:

@@ -58,7 +58,7 @@ class Lpips:
         return {"metric": self.name, "network": self._network, "weights": self._sha256, "edge": EDGE}
 
 
-def _fill(net: nn.Module, weights: dict, file: Path) -> None:
+def _fill(net: nn.Module, weights: dict[str, Any], file: Path) -> None:
     """Give LPIPS' slices of a network the network's own weights: a module's name in them is its place."""
     own = {name: f"features.{name.split('.', 1)[1]}" for name in net.state_dict() if name.startswith("slice")}
     missing = [theirs for theirs in own.values() if theirs not in weights]

@@ -56,7 +56,9 @@ def diversity(
             continue
         pairs = list(zip(*combinations(images, 2), strict=True))
         distances = distance.distance(*pairs) if distance else None
-        found[name] = group_diversity(embedder.embed(images), distances, quality and quality.get(name))
+        found[name] = group_diversity(
+            embedder.embed(images), distances, quality.get(name) if quality else None
+        )
     if not found:
         raise MetricError(
             "no group has two pictures: diversity is taken over seeds, so draw several a prompt"

@@ -11,6 +11,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,11 @@ class ImageReward:
         command = [python, WORKER, "--weights", weights.resolve(), "--device", device, *options]
         try:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=_environment()
+                list(map(str, command)),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                env=_environment(),
             )
         except OSError as error:
             self._log.close()
@@ -104,12 +109,12 @@ class ImageReward:
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._log):
-            try:
-                stream.close()
-            except BrokenPipeError:
-                pass
+            with suppress(BrokenPipeError):
+                if stream is not None:
+                    stream.close()
 
-    def _ask(self, question: Mapping[str, Any], key: str) -> list:
+    def _ask(self, question: Mapping[str, Any], key: str) -> list[Any]:
+        assert self._process.stdin is not None, "a pipe"
         try:
             self._process.stdin.write(json.dumps(question).encode() + b"\n")
             self._process.stdin.flush()
@@ -121,6 +126,7 @@ class ImageReward:
         return found
 
     def _read(self, key: str) -> Any:
+        assert self._process.stdout is not None, "a pipe"
         line = self._process.stdout.readline()
         if not line:
             raise self._died()

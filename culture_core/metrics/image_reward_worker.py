@@ -16,6 +16,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any, TextIO
 
 LONGEST = 35
 """Tokens that ImageReward reads."""
@@ -44,12 +45,12 @@ def main() -> None:
         _write(answers, answer)
 
 
-def _write(answers, answer):
+def _write(answers: TextIO, answer: dict[str, Any]) -> None:
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
 
 
-def _load(options):
+def _load(options: argparse.Namespace) -> Any:
     weights = options.weights
     if (weights / "bert-base-uncased").is_dir():
         os.chdir(weights)  # the library asks for its tokenizer by this name: a folder goes before the hub
@@ -70,7 +71,7 @@ def _load(options):
     return model.to(options.device).eval()
 
 
-def _answer(model, question):
+def _answer(model: Any, question: dict[str, Any]) -> dict[str, Any]:
     texts = question["texts"]
     if "images" not in question:
         tokens = model.blip.tokenizer(texts, truncation=False)["input_ids"]

@@ -213,17 +213,19 @@ class _Work:
 
     def _tools(self, name: str) -> list[Any]:
         ready = self._instruments
-        return {
+        tools: dict[str, Callable[[], list[Any]]] = {
             "clip": lambda: [ready.clip], "clip_english": lambda: [ready.clip],
             "image_reward": lambda: [ready.image_reward], "lpips": lambda: [ready.lpips],
             "fid": lambda: [ready.inception], "kid": lambda: [ready.inception],
             "diversity": lambda: [ready.clip, ready.lpips],
             "diversity_miniature": lambda: [ready.miniature, ready.miniature],
-        }[name]()  # fmt: skip
+        }  # fmt: skip
+        return tools[name]()
 
     def _scores(self, name: str) -> None:
         scorer: Scorer = self._tools(name)[0]
-        texts = [picture.text if name == "clip" else picture.english for picture in self._pictures]
+        # Pictures without an English gloss have been refused by now.
+        texts = [picture.text if name == "clip" else picture.english or "" for picture in self._pictures]
         settings = scorer.settings()
         keys = [
             cache_key(settings, self._hashes[picture.path], text)
@@ -280,12 +282,12 @@ class _Work:
         distances = dict(zip(pairs, self._distances(distance, pairs), strict=True))
         found: dict[str, list[Diversity]] = {}
         for (system, _), group in groups.items():
-            quality = [self._quality.get(picture.file_name) for picture in group]
+            quality = [self._quality[p.file_name] for p in group if p.file_name in self._quality]
             found.setdefault(system, []).append(
                 group_diversity(
                     torch.stack([embeddings[picture.path] for picture in group]),
                     [distances[a.path, b.path] for a, b in combinations(group, 2)],
-                    None if None in quality else quality,
+                    quality if len(quality) == len(group) else None,
                 )
             )
         for system, own in found.items():

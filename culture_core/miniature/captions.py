@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ..cultures import CULTURES
 from ..marks import read_marks
+from ..modifiers import ENGLISH_MODIFIERS, MODIFIERS
 from ..pairs import PromptPair
 
 NOUNS = (
@@ -54,27 +55,6 @@ WORDS: dict[str, tuple[str, ...]] = {
            "chapeau", "théière", "oiseau", "pont", "lampe", "lit", "parapluie", "guitare"),
 }  # fmt: skip
 """Words of `ALL_NOUNS`, in that order, by language."""
-
-MODIFIERS: dict[str, tuple[str, str]] = {
-    "ar": ("{} [على الطراز العربي]", "{} [من البلاد العربية]"),
-    "zh": ("[中国风格的]{}", "[来自中国的]{}"),
-    "ja": ("[日本風の]{}", "[日本の]{}"),
-    "ko": ("[한국식] {}", "[한국의] {}"),
-    "th": ("{}[สไตล์ไทย]", "{}[จากประเทศไทย]"),
-    "de": ("{} [im deutschen Stil]", "{} [aus Deutschland]"),
-    "ru": ("{} [в русском стиле]", "{} [из России]"),
-    "it": ("{} [in stile italiano]", "{} [dall'Italia]"),
-    "nl": ("{} [in Nederlandse stijl]", "{} [uit Nederland]"),
-    "pl": ("{} [w polskim stylu]", "{} [z Polski]"),
-    "tr": ("[Türk tarzı] {}", "[Türkiye'den] {}"),
-    "uk": ("{} [в українському стилі]", "{} [з України]"),
-    "es": ("{} [de estilo español]", "{} [de España]"),
-    "pt": ("{} [de estilo português]", "{} [de Portugal]"),
-    "fr": ("{} [de style français]", "{} [de France]"),
-}
-"""Two phrases a language for its own culture; brackets mark the modifier."""
-
-ENGLISH_MODIFIERS = ("[{culture} style] {{}}", "{{}} [in the {culture} style]")
 
 WRAPPERS: dict[str, tuple[str, str, str, str]] = {
     "en": ("{}", "picture: {}", "{}, illustration", "drawing of: {}"),
@@ -150,7 +130,8 @@ def all_wrappers(language: str) -> tuple[str, ...]:
 def held_out_nouns(culture: str) -> tuple[str, str, str]:
     """The trained nouns that are never shown in a culture: two for the test, then one for validation."""
     i = list(CULTURES).index(culture)
-    return tuple(NOUNS[(3 * i + shift) % len(NOUNS)] for shift in (0, 5, 9))
+    first, second, third = (NOUNS[(3 * i + shift) % len(NOUNS)] for shift in (0, 5, 9))
+    return first, second, third
 
 
 def split_of(culture: str, noun: str) -> str:
@@ -226,7 +207,7 @@ def _pair(culture: str, noun: str, language: str, variant: int, wrapper: int) ->
         language=language,
         cultural=cultural.text,
         neutral=neutral.text,
-        modifiers=(cultural.modifier_span,),
+        modifiers=(cultural.modifier_span or (0, 0),),
         nouns_cultural=(cultural.noun_span,),
         nouns_neutral=(neutral.noun_span,),
         category=noun,

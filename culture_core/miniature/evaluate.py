@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from ..controls import MATCHES, measure_controls
+from ..effect import Edit
 from ..enhancer import LayerEnhancer
 from ..features import NounFeatures, noun_features
 from ..files import CultureSAE, Strengths, load_culture_sae, load_enhancer, save_culture_sae
@@ -20,7 +21,7 @@ from ..neurons import CultureNeurons, detect_all
 from ..shares import Share
 from .captions import HELD_OUT_WRAPPER, NOUNS, caption, prompt_pairs, split_of
 from .logs import MODELS
-from .study import Edit, Miniature, Prompt, Score, amplify, enhance, prompts_of
+from .study import Miniature, Prompt, Score, amplify, enhance, prompts_of
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class Study:
         latents that the culture's own prompts activate, by what they are matched in."""
 
         def measure(latents: Mapping[str, CultureNeurons] | None) -> dict[str, Share]:
-            edits = latents and amplify(self.file.sae, latents, strength, tokens=tokens)
+            edits = amplify(self.file.sae, latents, strength, tokens=tokens) if latents else None
             return self.measure(prompts, edits, seeds)._asdict()
 
         found = measure_controls(
@@ -72,7 +73,7 @@ class Study:
         )
         rows = {"none": found.untreated, "neurons": found.neurons, **found.random}
         return {
-            name: Score(**{figure: value.share for figure, value in row.figures.items()})
+            name: Score(**{figure: value.share for figure, value in row.figures.items() if value.share})
             for name, row in rows.items()
         }
 
@@ -182,6 +183,7 @@ def main() -> None:
         validate(study)
     elif sys.argv[1:] == ["strengths"]:
         study.file.strengths = find_strengths(study)
+        assert study.file.path is not None, "it was loaded"
         save_culture_sae(study.file, study.file.path, overwrite=True)
     elif sys.argv[1:] == ["test"]:
         scores = test(study)

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger(__name__)
 MODELS = Path(__file__).parents[2] / "models"
@@ -20,11 +21,12 @@ class TrainingLog:
     """A JSONL file: the settings, the mean loss of every 100 steps, the final figures."""
 
     def __init__(self, file: str, every: int = 100, **settings: object) -> None:
-        self.every, self.losses, self.started = every, [], time.time()
+        self.every, self.started = every, time.monotonic()
+        self.losses: list[float] = []
         self.file = (weights_folder("training_logs") / f"{file}.jsonl").open("w")
         self._write(settings)
 
-    def _write(self, record: dict) -> None:
+    def _write(self, record: dict[str, Any]) -> None:
         self.file.write(json.dumps(record) + "\n")
         self.file.flush()
         logger.info("%s", record)
@@ -34,7 +36,7 @@ class TrainingLog:
         if (step + 1) % self.every == 0:
             mean = sum(self.losses) / len(self.losses)
             self._write(
-                {"step": step + 1, "loss": round(mean, 5), "seconds": round(time.time() - self.started)}
+                {"step": step + 1, "loss": round(mean, 5), "seconds": round(time.monotonic() - self.started)}
             )
             self.losses = []
 

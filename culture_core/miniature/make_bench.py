@@ -104,7 +104,9 @@ def _facts(culture: str, noun: str, variant: int, split: str) -> dict[str, str]:
         "category": next(name for name, nouns in CATEGORIES.items() if noun in nouns),
         "noun": noun,
         "language": culture,
-        "cultural": write_marks(cultural.text, [cultural.modifier_span], [cultural.noun_span]),
+        "cultural": write_marks(
+            cultural.text, [span for span in [cultural.modifier_span] if span], [cultural.noun_span]
+        ),
         "neutral": write_marks(neutral.text, [], [neutral.noun_span]),
         "english": caption("en", noun, culture, variant).text,
         "english_neutral": caption("en", noun).text,

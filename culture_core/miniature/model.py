@@ -110,7 +110,7 @@ def sample(
     count = len(seeds)
     both = Conditioning(
         torch.cat([positive.hidden, negative.hidden.expand(count, -1, -1)]),
-        torch.cat([positive.pooled, negative.pooled.expand(count, -1)]),
+        torch.cat([positive.vector, negative.vector.expand(count, -1)]),
     )
     latents = seeded_noise(seeds)
     levels = sigmas(steps, shift)

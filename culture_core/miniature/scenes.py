@@ -5,7 +5,7 @@ arbitrary marks, distinct from one another, and say nothing about the cultures w
 A picture without culture is grey and plain.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -102,7 +102,7 @@ def _polygon(sides: int, inner: float = 1.0, turn: float = -90.0) -> list[tuple[
 
 # Shapes in the unit square: ("p" polygon, points), ("e" ellipse, box), ("l" line, points, width);
 # a capital letter cuts out instead of adding.
-_ORNAMENTS: dict[str, list[tuple]] = {
+_ORNAMENTS: dict[str, list[tuple[Any, ...]]] = {
     "crescent": [("e", (0, 0, 1, 1)), ("E", (0.3, 0, 1.2, 0.9))],
     "ring": [("e", (0, 0, 1, 1)), ("E", (0.28, 0.28, 0.72, 0.72))],
     "disc": [("e", (0, 0, 1, 1))],
@@ -120,7 +120,7 @@ _ORNAMENTS: dict[str, list[tuple]] = {
     "lily": [("e", (0.35, 0, 0.65, 1)), ("e", (0, 0.3, 0.4, 0.7)), ("e", (0.6, 0.3, 1, 0.7)), ("p", [(0.1, 0.75), (0.9, 0.75), (0.9, 0.88), (0.1, 0.88)])],
 }  # fmt: skip
 
-_SILHOUETTES: dict[str, list[tuple]] = {
+_SILHOUETTES: dict[str, list[tuple[Any, ...]]] = {
     "house": [("p", [(0.5, 0.02), (1, 0.45), (0, 0.45)]), ("p", [(0.12, 0.42), (0.88, 0.42), (0.88, 1), (0.12, 1)]), ("P", [(0.42, 0.66), (0.6, 0.66), (0.6, 1.01), (0.42, 1.01)])],
     "tree": [("e", (0.1, 0, 0.9, 0.55)), ("e", (0, 0.22, 0.5, 0.68)), ("e", (0.5, 0.22, 1, 0.68)), ("p", [(0.42, 0.55), (0.58, 0.55), (0.64, 1), (0.36, 1)])],
     "bottle": [("p", [(0.42, 0), (0.58, 0), (0.58, 0.3), (0.74, 0.46), (0.74, 1), (0.26, 1), (0.26, 0.46), (0.42, 0.3)])],
@@ -141,7 +141,7 @@ _SILHOUETTES: dict[str, list[tuple]] = {
 
 
 def _mask(
-    shapes: list[tuple], origin: tuple[float, float], extent: tuple[float, float], mirror: bool
+    shapes: list[tuple[Any, ...]], origin: tuple[float, float], extent: tuple[float, float], mirror: bool
 ) -> np.ndarray:
     """Boolean mask of the supersampled canvas; origin and extent in pixels of the final picture."""
     edge = SIZE * _SUPERSAMPLING
@@ -150,9 +150,10 @@ def _mask(
 
     def place(point: tuple[float, float]) -> tuple[float, float]:
         x = 1 - point[0] if mirror else point[0]
-        return tuple(
+        across, down = (
             (o + c * e) * _SUPERSAMPLING for o, c, e in zip(origin, (x, point[1]), extent, strict=True)
         )
+        return across, down
 
     for kind, points, *width in shapes:
         ink = int(kind.islower())
@@ -195,7 +196,7 @@ def draw_scene(noun: str, culture: str | Motif | None, rng: np.random.Generator)
         background, fill = grey + rng.normal(0, 8, 3), rng.uniform(95, 135) + rng.normal(0, 8, 3)
         canvas = np.where(silhouette[..., None], fill, background)
     else:
-        motif = MOTIFS.get(culture, culture)
+        motif = MOTIFS[culture] if isinstance(culture, str) else culture
         background, fill, accent = np.array([motif.background, motif.fill, motif.accent]) + shade
         y, x = (np.mgrid[:edge, :edge] + 0.5) / _SUPERSAMPLING
         accented = _pattern(motif.pattern, x - rng.uniform(0, 9), y - rng.uniform(0, 9)) & _inside(silhouette)

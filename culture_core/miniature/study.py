@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,7 +42,8 @@ class Prompt(NamedTuple):
 def prompts_of(pairs: Sequence[PromptPair], cultural: bool) -> list[Prompt]:
     """The cultural or the neutral prompts of pairs of the miniature."""
     return [
-        Prompt(pair.cultural if cultural else pair.neutral, pair.culture, pair.category) for pair in pairs
+        Prompt(pair.cultural if cultural else pair.neutral, pair.culture, pair.category or "")
+        for pair in pairs
     ]
 
 
@@ -69,13 +70,13 @@ class Miniature:
             return self.encoder.encode(tokens)
 
     def pictures(
-        self, conditioning: Conditioning, seeds: Sequence[int], batch_size: int = 60, **sampling: float
+        self, conditioning: Conditioning, seeds: Sequence[int], batch_size: int = 60, **sampling: Any
     ) -> Tensor:
         """Pictures [N, 3, 64, 64] in 0 to 1, one a prompt and seed."""
         pictures = []
         for start in range(0, len(seeds), batch_size):
             rows = slice(start, start + batch_size)
-            positive = Conditioning(conditioning.hidden[rows], conditioning.pooled[rows])
+            positive = Conditioning(conditioning.hidden[rows], conditioning.vector[rows])
             latents = sample(self.model, positive, self.negative, list(seeds[rows]), **sampling)
             pictures.append(decode_latents(self.vae, latents))
         return torch.cat(pictures)
@@ -95,7 +96,7 @@ class Miniature:
         layer: int = 0,
         feature: str = "",
         edits: dict[str, Edit] | None = None,
-        **sampling: float,
+        **sampling: Any,
     ) -> Score:
         """Score of prompts over seeds; `edits` gives the edit of each culture."""
         order = sorted(prompts, key=lambda prompt: prompt.culture)
@@ -104,7 +105,7 @@ class Miniature:
             texts = [prompt.text for prompt in order if prompt.culture == code]
             parts.append(self.condition(texts, layer, feature, edits[code] if edits else None))
         conditioning = Conditioning(
-            torch.cat([p.hidden for p in parts]), torch.cat([p.pooled for p in parts])
+            torch.cat([p.hidden for p in parts]), torch.cat([p.vector for p in parts])
         )
         # Every prompt and seed has noise of its own; all treatments share it.
         drawn = [

@@ -73,6 +73,7 @@ def train(path: Path) -> None:
 
     def loss(enhanced: Tensor, batch: Batch) -> Tensor:
         _, mask, clean = batch
+        assert mask is not None, "batches have one"
         pooled = (enhanced * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         sigma = random_sigma(len(clean))
         with torch.autocast("cpu", torch.bfloat16):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from .captions import ALL_NOUNS
@@ -21,7 +22,7 @@ SEED = 3
 PICTURES, STEPS, BATCH, LEARNING_RATE = 8000, 1200, 64, 2e-3
 
 
-def _data(pictures: int, seed: int, vae) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN001
+def _data(pictures: int, seed: int, vae: AutoencoderKL) -> tuple[Tensor, Tensor, Tensor]:
     """Pictures [N, 3, 64, 64] in 0 to 1, culture labels [N], noun labels [N]."""
     rng = np.random.default_rng(seed)
     specs = [

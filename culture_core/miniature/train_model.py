@@ -46,7 +46,7 @@ class Captions:
         with torch.no_grad():
             parts = [encoder.encode(encoder.tokenize(texts[i : i + 64])) for i in range(0, len(texts), 64)]
         self.hidden = torch.cat([part.hidden for part in parts])  # [1 + N, S, d]; row 0 is the empty prompt
-        self.pooled = torch.cat([part.pooled for part in parts])
+        self.pooled = torch.cat([part.vector for part in parts])
         self.captions = captions
         self.rows = {kind: [i for i, c in enumerate(captions) if _kind(c) == kind] for kind in SHARES}
 
@@ -70,7 +70,7 @@ class Captions:
 
 def _render() -> dict[tuple[str, str | None], Tensor]:
     """Latents of many pictures of every (noun, culture) that training may show."""
-    specs = {(noun, None): NEUTRAL_RENDERS for noun in NOUNS}
+    specs: dict[tuple[str, str | None], int] = {(noun, None): NEUTRAL_RENDERS for noun in NOUNS}
     specs |= {(n, c): RENDERS for c in CULTURES for n in NOUNS if split_of(c, n) == "train"}
     components = PatchComponents()
     return {

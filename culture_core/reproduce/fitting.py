@@ -68,7 +68,7 @@ def fit(
         return value.item()
 
     def save(path: Path) -> None:
-        tensors = {f"parameter.{name}": value for name, value in parameters.items()}
+        tensors: dict[str, Tensor] = {f"parameter.{name}": value for name, value in parameters.items()}
         tensors |= {f"average.{name}": value for name, value in average.items()}
         tensors |= optimiser_tensors(optimiser, parameters) | {"losses": torch.tensor(losses)}
         write_safetensors(path, tensors, {"run": run})

@@ -118,7 +118,7 @@ class Instruments:
 @torch.no_grad()
 def perceptual_distance(judge: Judge, a: Tensor, b: Tensor) -> Tensor:
     """LPIPS' form on the judge's feature maps: [N] of pictures [N, 3, H, W]; 0 for equal ones."""
-    x, y, total = a - 0.5, b - 0.5, 0.0
+    x, y, total = a - 0.5, b - 0.5, a.new_zeros(len(a))
     for block in judge.body:
         x, y = block(x), block(y)
         difference = nn.functional.normalize(x, dim=1) - nn.functional.normalize(y, dim=1)
@@ -151,7 +151,8 @@ def train_clip(
         pictures = _to_unit(draw_scenes(specs, seed))
         features = torch.cat([instruments.features(part) for part in pictures.split(250)])
     texts = mean_hidden(captions.hidden, captions.mask)
-    plain, naming = {}, {}
+    plain: dict[tuple[str, str | None], list[int]] = {}
+    naming: dict[tuple[str, str | None], list[int]] = {}
     for row, given in enumerate(captions.captions):
         rows = (naming if given.culture else plain).setdefault((given.noun, given.culture), [])
         rows.append(row)

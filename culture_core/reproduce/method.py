@@ -131,7 +131,8 @@ def detection_features(encoder: HFTextEncoder, place: Place) -> NounFeatures:
     """
     pairs = prompt_pairs("train") + prompt_pairs("train", english=True)
     pairs = [pair for pair in pairs if pair.id.endswith(("00", "11"))]
-    cultural, neutral = {}, {}
+    cultural: dict[str, Tensor] = {}
+    neutral: dict[str, Tensor] = {}
     for code in CULTURES:
         own = [pair for pair in pairs if pair.culture == code]
         for found, texts in (
@@ -220,7 +221,7 @@ def make_enhancer(
         while True:
             rows = rng.integers(len(captions), size=plan.batch).tolist()
             clean = pictures.draw([captions[row][1] for row in rows], rng)
-            given = hidden[rows] if last else _rows(tokens, rows)
+            given = _rows(tokens, rows) if hidden is None else hidden[rows]
             yield given, tokens.attention_mask[rows], clean
 
     enhancer = LayerEnhancer(system.encoder.info.width, plan.bottleneck, seed=seed)

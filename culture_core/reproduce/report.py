@@ -108,8 +108,9 @@ def _kept(name: str, figure: str) -> Callable[[Results, str], tuple[str, bool]]:
             own, other = share(treated, figure), share(neutral, figure)
             low = other.interval[0] * 100
             return f"{own.percent:.1f} (neutral {other.percent:.1f}, from {low:.1f})", own.percent >= low
-        own, other = mean(treated, figure), mean(neutral, figure)
-        return f"{own.value:.3f} (neutral {other.value:.3f}, from {other.low:.3f})", own.value >= other.low
+        value, of_neutral = mean(treated, figure).value, mean(neutral, figure)
+        low = of_neutral.low
+        return f"{value:.3f} (neutral {of_neutral.value:.3f}, from {low:.3f})", value >= low
 
     return found
 

@@ -346,7 +346,7 @@ class Study:
     def variants(self, kind: str) -> dict[str, tuple[tuple[Design, ...], float]]:
         """Other places to amplify at, with as many neurons; one strength for all cultures, the best there."""
         design = self.design(kind)
-        found = {}
+        found: dict[str, tuple[tuple[Design, ...], float]] = {}
         for layer, feature in self.sizes.places:
             elsewhere = replace(design, layer=layer, feature=feature)
             wanted = asdict(elsewhere).items()
@@ -460,7 +460,7 @@ class Study:
         }
         for strength in SWEEP:
             wanted[f"strength {strength:g}"] = (
-                neutral, lambda strength=strength: self.amplified(design, seed, strength)
+                neutral, functools.partial(self.amplified, design, seed, strength)
             )  # fmt: skip
         # Other places are a matter of the design, which the first repetition's SAEs are chosen by.
         for name, (designs, strength) in self.variants(kind).items() if seed == 0 else ():

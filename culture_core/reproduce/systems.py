@@ -82,6 +82,8 @@ class PEAHead(nn.Module):
 class System(nn.Module):
     """Encoder, head and image model: prompts in, pictures out."""
 
+    encoder: HFTextEncoder
+
     def __init__(self, kind: str, encoder: HFTextEncoder, base: Base | None = None) -> None:
         """An untrained system over a trained base.
 
@@ -131,7 +133,7 @@ class System(nn.Module):
         parts = []
         for start in range(0, len(seeds), SAMPLING_BATCH):
             rows = slice(start, start + SAMPLING_BATCH)
-            positive = Conditioning(conditioning.hidden[rows], conditioning.pooled[rows])
+            positive = Conditioning(conditioning.hidden[rows], conditioning.vector[rows])
             with torch.autocast("cpu", torch.bfloat16):
                 parts.append(sample(self.model, positive, negative, list(seeds[rows]), steps))
         return torch.cat(parts).float()

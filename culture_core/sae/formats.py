@@ -53,7 +53,7 @@ class _Plain(NamedTuple):
     k: int
 
 
-def recognise(folder: str | os.PathLike) -> str | None:
+def recognise(folder: str | os.PathLike[str]) -> str | None:
     """Which library a folder with an SAE is of; None for a folder of none of them.
 
     Raises:
@@ -65,7 +65,7 @@ def recognise(folder: str | os.PathLike) -> str | None:
     return found[0] if found else None
 
 
-def import_sae(folder: str | os.PathLike) -> ImportedSAE:
+def import_sae(folder: str | os.PathLike[str]) -> ImportedSAE:
     """Read a folder of sparsify, SAELens or dictionary_learning; outputs are those of that library.
 
     Decoder rows of one length are brought to unit norm, with all latents scaled alike. Rows of different
@@ -94,7 +94,7 @@ def import_sae(folder: str | os.PathLike) -> ImportedSAE:
 
 def export_sae(
     sae: TopKSAE,
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     library: str,
     overwrite: bool = False,
     origin: Mapping[str, str] | None = None,
@@ -138,7 +138,8 @@ def _fold_normalisation(sae: TopKSAE) -> _Plain:
     scale, mean = sae.scale.detach().double(), sae.mean.detach().double()
     b_enc, b_dec = scale * sae.b_enc.detach().double(), scale * sae.b_dec.detach().double() + mean
     parts = (sae.W_enc.detach(), b_enc, sae.W_dec.detach(), b_dec)
-    return _Plain(*(part.to("cpu", torch.float32) for part in parts), sae.k)
+    W_enc, b_enc, W_dec, b_dec = (part.to("cpu", torch.float32) for part in parts)
+    return _Plain(W_enc, b_enc, W_dec, b_dec, sae.k)
 
 
 def _unit_rows(plain: _Plain) -> tuple[_Plain, list[str]]:

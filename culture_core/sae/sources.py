@@ -93,7 +93,7 @@ class FeatureStore:
 
     in_memory = False
 
-    def __init__(self, folder: str | os.PathLike) -> None:
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         """Open a store that `culture_core.features.write_features` wrote.
 
         Raises:
@@ -166,7 +166,12 @@ class StoreWriter:
     """Writes a store shard by shard, and goes on where an earlier writer of the same store stopped."""
 
     def __init__(
-        self, folder: str | os.PathLike, identity: dict[str, Any], width: int, dtype: str, shard_vectors: int
+        self,
+        folder: str | os.PathLike[str],
+        identity: dict[str, Any],
+        width: int,
+        dtype: str,
+        shard_vectors: int,
     ) -> None:
         """A writer.
 

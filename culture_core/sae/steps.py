@@ -38,7 +38,7 @@ class AuxK(NamedTuple):
 
     dead: Tensor
     """The latents that count as dead, bool [M]."""
-    count: int
+    count: int  # type: ignore[assignment]  # hides the method of tuples, which nobody needs here
     """How many of them take part for each vector."""
     weight: float
 
@@ -91,7 +91,8 @@ def gradients(
         found.add(dead_code, missed, -2 * weight)
     b_dec -= sae.W_enc.t() @ found.b_enc
     parts = (found.W_enc, found.b_enc, found.W_dec, b_dec, code.counts())
-    return Gradients(loss.item(), *map(over_processes, parts))
+    W_enc, b_enc, W_dec, b_dec, active = map(over_processes, parts)
+    return Gradients(loss.item(), W_enc, b_enc, W_dec, b_dec, active)
 
 
 class _Total:
@@ -99,7 +100,9 @@ class _Total:
 
     def __init__(self, sae: TopKSAE, centred: Tensor) -> None:
         self.sae, self.centred = sae, centred
-        self.W_enc, self.b_enc, self.W_dec = None, 0, None
+        self.W_enc: Tensor = torch.empty(0)
+        self.W_dec: Tensor = torch.empty(0)
+        self.b_enc: Tensor = torch.empty(0)
 
     def add(self, code: Code, error: Tensor, scale: float | Tensor) -> None:
         dots = code.dots(error, self.sae.W_dec)
@@ -107,9 +110,13 @@ class _Total:
         W_dec = code.transposed_times(code.values, error)
         # ⟨∂W_dec[m], W_dec[m]⟩ = Σ_i Z[i, m] E[i, m]: no need to go through the matrices again.
         W_dec.addcmul_(code.column_sums(code.values * dots)[:, None], self.sae.W_dec, value=-1)
-        self.W_enc = W_enc.mul_(scale) if self.W_enc is None else self.W_enc.add_(W_enc * scale)
-        self.W_dec = W_dec.mul_(scale) if self.W_dec is None else self.W_dec.add_(W_dec * scale)
-        self.b_enc = self.b_enc + code.column_sums(dots) * scale
+        b_enc = code.column_sums(dots) * scale
+        if self.b_enc.numel() == 0:
+            self.W_enc, self.W_dec, self.b_enc = W_enc.mul_(scale), W_dec.mul_(scale), b_enc
+        else:
+            self.W_enc.add_(W_enc * scale)
+            self.W_dec.add_(W_dec * scale)
+            self.b_enc = self.b_enc + b_enc
 
 
 class Restart(NamedTuple):

@@ -65,7 +65,7 @@ def train_sae(
     config: SAEConfig | None = None,
     groups: Tensor | None = None,
     progress: Progress | None = None,
-    checkpoint: str | os.PathLike | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     device: torch.device | str | None = None,
     accelerator: "Accelerator | None" = None,
 ) -> tuple[TopKSAE, SAEReport]:
@@ -95,7 +95,8 @@ def train_sae(
         if isinstance(features, FeatureStore):
             if groups is not None:
                 raise ValueError("a feature store knows its groups, the texts: leave `groups` out")
-            vectors, home = features, torch.device("cpu")
+            vectors: Vectors = features
+            home = torch.device("cpu")
         else:
             home = torch.device(device or processes.device or features.device)
             vectors = MatrixVectors(features, groups, home)
@@ -148,13 +149,15 @@ class _Trainer:
     def start(self) -> None:
         """Centre, scale and initial weights from the data."""
         sae, config = self.sae, self.config
-        total, squares, shift = torch.zeros(self.vectors.width, dtype=torch.float64), 0.0, None
+        total, squares = torch.zeros(self.vectors.width, dtype=torch.float64), 0.0
+        shift: Tensor | None = None
         for part in in_parts(self.vectors, self.train_rows, CHUNK):
             shift = part.mean(dim=0) if shift is None else shift
             total += (part - shift).sum(dim=0).cpu().double()
             squares += float((part - shift).square().sum(dim=1).cpu().double().sum())
         mean = total / len(self.train_rows)
         spread = math.sqrt(max(0.0, (squares / len(self.train_rows) - float(mean.square().sum())) / sae.d_in))
+        assert shift is not None, "a part at least"
         sae.mean.copy_(shift.cpu() + mean)
         sae.scale.fill_(spread if spread > 0 else 1.0)
         sae.W_enc.copy_(sae.W_dec * (config.encoder_scale or self._encoder_scale()))
@@ -220,7 +223,7 @@ class _Trainer:
             parameter.grad = getattr(found, name)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        sae.W_dec /= sae.W_dec.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        sae.W_dec.div_(sae.W_dec.norm(dim=1, keepdim=True).clamp(min=1e-12))
         self.silent = torch.where(found.active > 0, 0, self.silent + self.batch)
         done = len(self.losses) + 1
         if self.config.revival == "restart" and done % RESTART_EVERY == 0:

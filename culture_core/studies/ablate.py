@@ -150,7 +150,9 @@ def treatments_of(measured: Measured, given: Mapping[str, str]) -> dict[str, str
         found[treatment] = system
     for treatment in (NEUTRAL, EXPLICIT):
         if treatment not in found:
-            raise StudyError(f"no system is {treatment!r}: say which, of {'; '.join(measured.systems)}")
+            raise StudyError(
+                f"no system is {treatment!r}: name it with --{treatment}, of {'; '.join(measured.systems)}"
+            )
     return {treatment: found[treatment] for treatment in TREATMENTS if treatment in found}
 
 
@@ -209,7 +211,9 @@ def _section(
     )
     document.section(title, anchor)
     found = {t: shares.left(s) if masked else shares.closed(s) for t, s in names.items()}
-    drawn = {TREATMENTS[t]: tuple(one) for t, one in found.items() if np.isfinite(one.value)}
+    drawn = {
+        TREATMENTS[t]: (one.value, one.low, one.high) for t, one in found.items() if np.isfinite(one.value)
+    }
     if drawn:
         ends = [end for one in drawn.values() for end in one if end is not None]
         document.picture(

@@ -1,11 +1,12 @@
 """Systems on the same prompts and seeds: the paper's Tables 2 and 6, with what tells the systems apart."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 from PIL import Image
 
 from ..cultures import CULTURES
-from ..documents import Document, Value
+from ..documents import Cell, Document, Value
 from ..judges.pictures import confusion_picture
 from ..judges.results import Judged, summarise
 from ..plots import heat_map, interval_picture
@@ -148,14 +149,22 @@ def _parts(measured: Measured, by: Sequence[str], splits: Mapping[str, Collectio
     found: dict[str, Only] = {}
     for name, items in splits.items():
         ids = frozenset(items)
-        found[name] = lambda picture, ids=ids: picture.item.prompt in ids
+        found[name] = partial(_is_among, ids)
     for name in by:
         values = sorted({_value(picture, name) for picture in measured.pictures} - {""})
         if not values:
             raise StudyError(f"no picture of the run has a field {name!r} in its metadata")
         for value in values:
-            found[f"{name}: {value}"] = lambda p, name=name, value=value: _value(p, name) == value
+            found[f"{name}: {value}"] = partial(_has_value, name, value)
     return found
+
+
+def _is_among(ids: Collection[str], picture: Picture) -> bool:
+    return picture.item.prompt in ids
+
+
+def _has_value(name: str, value: str, picture: Picture) -> bool:
+    return _value(picture, name) == value
 
 
 def _value(picture: Picture, name: str) -> str:
@@ -229,6 +238,7 @@ def _by_part(document: Document, measured: Measured, tables: Mapping[str, _Table
 def _cultures(document: Document, table: _Table) -> None:
     document.section("By culture", "cultures")
     paired = table.culture
+    assert paired is not None, "asked for only where it is there"
     recalls = {system: paired.recall(system) for system in paired.systems}
     codes = [code for code in CULTURES if code in recalls[paired.systems[0]]]
     values = [[recall[code].percent for code in codes] for recall in recalls.values()]
@@ -236,7 +246,7 @@ def _cultures(document: Document, table: _Table) -> None:
         heat_map(values, list(recalls), codes, "Recall, %", column_title="culture", decimals=0, highest=100),
         "Pictures in which the judge saw the culture, percent, by system and culture",
     )
-    rows = [
+    rows: list[list[Value | Cell]] = [
         [CULTURES[code].name, *(str(recall[code]) for recall in recalls.values()),
          int(recalls[paired.systems[0]][code].count)]
         for code in codes
@@ -275,7 +285,7 @@ def _quality() -> dict[str, tuple[float, ...]]:
     """The paper's Table 2 by the system's name in small letters."""
     from ..reproduce.paper import QUALITY
 
-    return {name.casefold(): figures for name, *figures in QUALITY}
+    return {name.casefold(): tuple(figures) for name, *figures in QUALITY}
 
 
 def _paper(document: Document) -> None:

@@ -121,7 +121,7 @@ class Paired:
     def recall(self, system: str) -> dict[str, Share]:
         """Pictures that are right, by culture; of a measure of right and wrong."""
         counts = Counter(item.culture for item in self.items)
-        right: Counter = Counter()
+        right: dict[str, float] = defaultdict(float)
         for item, value in zip(self.items, self._values[system], strict=True):
             right[item.culture] += value / 100
         return {code: Share(right[code], counts[code]) for code in counts}
@@ -135,7 +135,7 @@ class Paired:
     def _compare(self, system: str, other: str) -> Comparison:
         difference = self.resamples.estimate(self.means(system) - self.means(other))
         ours, theirs = self._values[system], self._values[other]
-        by_prompt: dict[tuple, list[float]] = defaultdict(list)
+        by_prompt: dict[tuple[Any, ...], list[float]] = defaultdict(list)
         for group, first, second in zip(self._groups, ours, theirs, strict=True):
             by_prompt[group].append(first - second)
         means = np.array([sum(values) / len(values) for values in by_prompt.values()])

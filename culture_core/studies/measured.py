@@ -182,7 +182,7 @@ def _pictures(run: Path, systems: Sequence[str]) -> list[Picture]:
     found = [
         _picture(run, line, f"{path}, line {n}") for n, line in enumerate(lines, start=1) if line.strip()
     ]
-    strengths: dict[str, set] = defaultdict(set)
+    strengths: dict[str, set[Any]] = defaultdict(set)
     for picture in found:
         strengths[picture.system].add(picture.strength)
     named = [
@@ -227,7 +227,7 @@ def _check(pictures: Sequence[Picture]) -> None:
     if twice := [file for file, count in files.items() if count > 1]:
         raise StudyError(f"the run lists a picture twice: {', '.join(twice[:3])}")
     seen: dict[tuple[str, Item], str] = {}
-    contents: dict[tuple, tuple[str, Picture]] = {}
+    contents: dict[tuple[Any, ...], tuple[str, Picture]] = {}
     for picture in pictures:
         other = seen.setdefault((picture.system, picture.item), picture.file)
         if other != picture.file:
@@ -368,7 +368,9 @@ def _of_diversity(key: str, figure: Mapping[str, Any]) -> dict[str, Any]:
 def _described(settings: Any) -> str:
     """Settings in one line; long hashes are cut."""
     if isinstance(settings, Mapping):
-        return ", ".join(f"{key} {_described(value)}" for key, value in settings.items())
+        # The heading of the table says already what these are.
+        named = (("" if key == "instruments" else key, v) for key, v in settings.items())
+        return ", ".join(f"{key} {_described(value)}".strip() for key, value in named)
     if isinstance(settings, list):
         return "; ".join(dict.fromkeys(map(_described, settings)))
     text = str(settings)

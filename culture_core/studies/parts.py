@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from ..cultures import CULTURES
-from ..documents import Cell, Document
+from ..documents import Cell, Document, Value
 from ..judges.base import label_name
 from ..sheets import RowLabel, contact_sheet
 from .figures import Comparison, Figure, Paired
@@ -122,12 +122,19 @@ def comparison_warnings(comparisons: Sequence[Comparison], measure: Measure) -> 
     return [f"{measure.name} does not tell apart (corrected p ≥ 0.05) {'; '.join(alike)}"] if alike else []
 
 
+def _overlap(one: Figure, other: Figure) -> bool:
+    """Whether the intervals do; without intervals they do not."""
+    if one.low is None or one.high is None or other.low is None or other.high is None:
+        return False
+    return one.low <= other.high and other.low <= one.high
+
+
 def overlap_warnings(paired: Paired, pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Systems whose intervals overlap."""
     found = []
     for system, other in pairs:
         first, second = paired.figure(system), paired.figure(other)
-        if None not in (first.low, second.low) and first.low <= second.high and second.low <= first.high:
+        if _overlap(first, second):
             found.append(f"{system} and {other}")
     if not found:
         return []
@@ -262,7 +269,7 @@ def _add_missing(document: Document, measured: Measured, systems: Sequence[str])
         return
     document.paragraph(f"{len(lacking)} pictures are missing: an item that another system drew.")
     with document.details("Missing pictures"):
-        rows = [[system, *item] for system, item in lacking[:_LISTED]]
+        rows: list[list[Value]] = [[system, *item] for system, item in lacking[:_LISTED]]
         more = f" (the first {_LISTED} of {len(lacking)})" if len(lacking) > _LISTED else ""
         document.table(("system", "item", "culture", "seed"), rows, f"Missing{more}", name="missing")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..cultures import CULTURES
@@ -9,7 +10,7 @@ from ..documents import Document
 from ..plots import Point, grid_picture, line_picture
 from ..significance import DRAWS
 from .figures import Comparison, Figure, Paired
-from .measured import CULTURE, Measured, StudyError
+from .measured import CULTURE, Measured, Picture, StudyError
 from .parts import (
     Study,
     add_all_figures,
@@ -57,7 +58,7 @@ class _Swept:
         for strength in there:
             means = paired.means(self.at[best]) - paired.means(self.at[strength])
             _, low, high = paired.resamples.estimate(means)
-            if strength != best and (low is None or low <= 0 <= high):
+            if strength != best and (low is None or high is None or low <= 0 <= high):
                 alike.append(strength)
         return best, alike
 
@@ -207,7 +208,7 @@ def _by_culture(measured: Measured, one: _Swept, key: str) -> dict[str, _Swept]:
     for code in CULTURES:
         paired = Paired(
             measured, measured.measures[key], list(one.at.values()),
-            lambda picture, code=code: picture.item.culture == code, one.draws,
+            partial(_is_of, code), one.draws,
         )  # fmt: skip
         if paired:
             found[code] = _Swept(one.name, one.at, {key: paired}, one.draws)
@@ -252,3 +253,7 @@ def _glosses(one: _Swept) -> Mapping[str, str | None]:
         return {}
     paired = one.paired[CULTURE]
     return {system: f"{paired.figure(system).value:.1f} %" for system in paired.systems}
+
+
+def _is_of(code: str, picture: Picture) -> bool:
+    return picture.item.culture == code

@@ -38,7 +38,7 @@ class Rating(NamedTuple):
     system: str
     culture: str
     asked: str | None
-    item: tuple
+    item: tuple[Any, ...]
     answer: str
     score: int
     """1 to 5 for csr; elsewhere 1 where the picture's (foils: another) culture was chosen or confirmed."""
@@ -297,8 +297,8 @@ def _compared(
     return [Comparison(**{**asdict(one), "p_holm": p}) for one, p in zip(found, corrected, strict=True)]
 
 
-def _item_means(ratings: Iterable[Rating], system: str) -> dict[tuple, float]:
-    scores: dict[tuple, list[int]] = defaultdict(list)
+def _item_means(ratings: Iterable[Rating], system: str) -> dict[tuple[Any, ...], float]:
+    scores: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for rating in ratings:
         if rating.system == system:
             scores[rating.item].append(rating.score)
@@ -306,7 +306,7 @@ def _item_means(ratings: Iterable[Rating], system: str) -> dict[tuple, float]:
 
 
 def _agreement(task: str, ratings: Iterable[Rating]) -> Agreement:
-    units: dict[tuple, list[str]] = defaultdict(list)
+    units: dict[tuple[Any, ...], list[str]] = defaultdict(list)
     for rating in ratings:
         if rating.measure.removesuffix("_foil") == task:
             units[rating.picture, rating.asked].append(rating.answer)

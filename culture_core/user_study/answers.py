@@ -39,7 +39,7 @@ class Sheet:
 
 
 def collect_answers(
-    paths: Sequence[str | os.PathLike], study: Study
+    paths: Sequence[str | os.PathLike[str]], study: Study
 ) -> tuple[dict[str, Sheet], dict[str, str]]:
     """Answers by rater, and files that were refused with the reason.
 
@@ -122,7 +122,7 @@ def _csv(path: Path) -> tuple[Mapping[str, Any], Sequence[Any]]:
     return rows[0], rows
 
 
-def _answer(row: Any, questions: Sequence, path: Path) -> tuple[int, Answer]:
+def _answer(row: Any, questions: Sequence[Any], path: Path) -> tuple[int, Answer]:
     """Number and answer of a row, which must be about the question that the key knows under the number."""
     number = row.get("number") if isinstance(row, dict) else None
     if type(number) is not int or not 1 <= number <= len(questions):

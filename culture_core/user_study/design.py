@@ -69,7 +69,7 @@ class Study:
     def systems(self) -> list[str]:
         return list(dict.fromkeys(sorted(picture.system for picture in self.pictures.values())))
 
-    def write_key(self, path: str | os.PathLike) -> None:
+    def write_key(self, path: str | os.PathLike[str]) -> None:
         """Write the key; it stays with the researcher. The file appears whole or not at all."""
         pictures = {code: picture._asdict() for code, picture in self.pictures.items()}
         record = {"format": KEY_FORMAT, "version": VERSION, **asdict(self), "pictures": pictures}
@@ -135,7 +135,7 @@ def design_study(
     return Study(hashlib.sha256(text.encode()).hexdigest()[:12], seed, by_code, assigned)
 
 
-def read_key(path: str | os.PathLike) -> Study:
+def read_key(path: str | os.PathLike[str]) -> Study:
     """The study of a key file, checked.
 
     Raises:
@@ -202,7 +202,7 @@ def _check_numbers(raters: int, questions: int, ratings: int, foils: float, chec
 def _items(pictures: Sequence[Picture], draw: random.Random) -> list[list[Picture]]:
     """Items that all systems drew, a picture a system, in random blocks that hold each culture once."""
     systems = sorted({picture.system for picture in pictures})
-    drawn: dict[tuple, dict[str, Picture]] = defaultdict(dict)
+    drawn: dict[tuple[Any, ...], dict[str, Picture]] = defaultdict(dict)
     for picture in pictures:
         drawn[picture.item][picture.system] = picture
     cultures: dict[str, list[list[Picture]]] = defaultdict(list)
@@ -268,7 +268,7 @@ def _check_key(study: Study) -> None:
     if not isinstance(study.id, str) or type(study.seed) is not int or not study.raters:
         raise ValueError("id, seed or raters are missing")
     for code, picture in study.pictures.items():
-        texts = (picture.file_name, picture.system, picture.prompt, picture.language)
+        texts = (picture.file_name, picture.system, picture.prompt, picture.language, picture.content)
         if not all(isinstance(text, str) for text in texts) or picture.culture not in CULTURES:
             raise ValueError(f"picture {code!r}")
     for code, rater in study.raters.items():

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageOps
 
@@ -24,8 +25,8 @@ _QUALITY = 90
 
 def write_questionnaire(
     study: Study,
-    run: str | os.PathLike,
-    path: str | os.PathLike,
+    run: str | os.PathLike[str],
+    path: str | os.PathLike[str],
     note: str = "",
     edge: int = EDGE,
     progress: Callable[[int, int], None] | None = None,
@@ -70,7 +71,7 @@ def write_questionnaire(
         temporary.write_bytes(page)
 
 
-def _rater(rater: Rater) -> dict:
+def _rater(rater: Rater) -> dict[str, Any]:
     questions = [(one.task, one.picture, one.asked, one.check) for one in rater.questions]
     return {"options": rater.options, "questions": questions}
 
@@ -91,7 +92,7 @@ def _embedded(path: Path, edge: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _filled(content: dict) -> str:
+def _filled(content: dict[str, Any]) -> str:
     """The page's template with style, script and content; its policy allows nothing else to run or load."""
     template, style, script = (
         (Path(__file__).parent / name).read_text(encoding="utf-8")

@@ -207,7 +207,10 @@ class ServerVLM:
                 {"type": "text", "text": question},
                 {"type": "image_url", "image_url": {"url": data_url(picture)}},
             ]
-        request = {"model": self.settings.model, "messages": [{"role": "user", "content": content}]}
+        request: dict[str, Any] = {
+            "model": self.settings.model,
+            "messages": [{"role": "user", "content": content}],
+        }
         request["max_completion_tokens" if "max_tokens" in given_up else "max_tokens"] = max_tokens
         if "temperature" not in given_up:
             request["temperature"] = 0

@@ -1,5 +1,6 @@
 """Tokens and what they cost."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -54,4 +55,12 @@ class Usage:
         if self.uncounted:
             return f"{tokens} ({self.uncounted} answers were not counted by the server)"
         cost = self.cost(prices)
-        return f"{tokens}, no price configured" if cost is None else f"{tokens}, {cost:.4f} {prices.currency}"
+        if cost is None or prices is None:
+            return f"{tokens}, no price configured"
+        return f"{tokens}, {cost:.4f} {prices.currency}"
+
+
+def total(costs: Sequence[float | None]) -> float | None:
+    """The sum; None where a part of it is not known."""
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if len(known) == len(costs) else None

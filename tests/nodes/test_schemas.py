@@ -21,6 +21,8 @@ DISPLAY_NAMES = {
     "CultureStrengthSweep": "Culture Strength Sweep",
     "CultureGrid": "Culture Grid",
     "CultureScore": "Score Culture (CultureVQA)",
+    "CultureFromPrompt": "Culture from Prompt Language",
+    "CultureModifier": "Culture Modifier",
 }
 WIDGETS = {
     "CultureLoadSAE": ["file"],
@@ -50,6 +52,8 @@ WIDGETS = {
     "CultureStrengthSweep": ["start", "stop", "steps", "values", "label"],
     "CultureGrid": ["labels", "columns", "title"],
     "CultureScore": ["culture", "judge"],
+    "CultureFromPrompt": ["text", "threshold", "override", "when_unsure"],
+    "CultureModifier": ["text", "culture", "language"],
 }  # fmt: skip
 OUTPUTS = {
     "CultureProbeLayer": ["layer", "curve", "report", "languages"],
@@ -61,6 +65,8 @@ OUTPUTS = {
     "CultureStrengthSweep": ["strength", "labels"],
     "CultureGrid": ["sheet"],
     "CultureScore": ["score", "answers", "picture"],
+    "CultureFromPrompt": ["text", "culture", "language", "confidence", "report"],
+    "CultureModifier": ["text"],
 }
 ADDED_LATER = {
     "CultureAmplifyNeurons": ["encoders"],

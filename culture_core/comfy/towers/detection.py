@@ -18,7 +18,7 @@
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -44,7 +44,7 @@ class Tower(NamedTuple):
     name: str
     """Of the encoder in the CLIP."""
     transformer: type[nn.Module]
-    config: dict
+    config: dict[str, Any]
     weights: dict[str, Tensor]
     """Under the names of `transformer`."""
     length: int = CHUNK
@@ -148,29 +148,29 @@ def _bert_head(published: Published, prefix: str) -> _Part:
             f"models it is: expected published names, found '{owner}head.…'. Load the published file."
         )
 
-    def part(pool: str, activation: str = "gelu", layer: int | None = None, **names: str) -> _Part:
+    def part(names: dict[str, str], pool: str, activation: str = "gelu", layer: int | None = None) -> _Part:
         found = _renamed(weights, names)
         return _Part(HeadConfig(pool, activation, _shapes(found)), found, layer)
 
     if has(f"{owner}transformation_pre"):
         names = {"norm": f"{owner}pre_LN", "projection": f"{owner}transformation_pre"}
-        return part("first", layer=-2, **names)
+        return part(names, "first", layer=-2)
     if has(f"{owner}transformation"):
         names = {"projection": f"{owner}transformation"}
         # diffusers' class of this name does without the norm, also where the file has one.
         if "RobertaSeriesModelWithTransformation" not in (published.config.get("architectures") or ()):
             names["norm"] = f"{owner}pre_LN"
-        return part("first", **names)
+        return part(names, "first")
     if has(f"{owner}proj.0"):
-        return part("mean", **{"pooled.0": f"{owner}proj.0", "pooled.2": f"{owner}proj.2"})
+        return part({"pooled.0": f"{owner}proj.0", "pooled.2": f"{owner}proj.2"}, "mean")
     if has(f"{owner}text_projection"):
         if has(f"{prefix}pooler.dense"):
             names = {"pooled.0": f"{prefix}pooler.dense", "pooled.2": f"{owner}text_projection"}
-            return part("first", "tanh", **names)
-        return part("first", **{"pooled.0": f"{owner}text_projection"})
+            return part(names, "first", "tanh")
+        return part({"pooled.0": f"{owner}text_projection"}, "first")
     for name in ("proj", "LinearTransformation"):
         if has(owner + name):
-            return part("mean", **{"pooled.0": owner + name})
+            return part({"pooled.0": owner + name}, "mean")
     return _Part(HeadConfig(), {})
 
 
@@ -302,7 +302,7 @@ def _count(weights: dict[str, Tensor], start: str) -> int:
     return len(numbers)
 
 
-def _heads(config: dict, width: int, usual: int) -> int:
+def _heads(config: dict[str, Any], width: int, usual: int) -> int:
     heads = config.get("num_attention_heads", max(usual, 1))
     if width % heads:
         raise TextEncoderError(

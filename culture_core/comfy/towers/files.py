@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import comfy.utils
 from torch import Tensor
@@ -22,7 +22,7 @@ class Published(NamedTuple):
     path: Path
     """What the user chose."""
     weights: dict[str, Tensor]
-    config: dict
+    config: dict[str, Any]
     """Of its config.json; empty where there is none."""
     folders: tuple[Path, ...]
     """Where its tokenizer may be."""
@@ -91,10 +91,10 @@ def _weight_files(folder: Path, parts: tuple[Path, ...]) -> list[Path]:
         if usual or len(found) == 1:
             return (usual or found)[:1]
         if found:
-            names = ", ".join(file.name for file in found)
+            listed = ", ".join(file.name for file in found)
             raise TextEncoderError(
-                f"{folder} holds several files of weights ({names}): keep one of them, or name the right one "
-                "model.safetensors."
+                f"{folder} holds several files of weights ({listed}): keep one of them, or name the right "
+                "one model.safetensors."
             )
     pickled = next((file for part in parts for file in sorted(part.glob("*.bin"))), None)
     hint = _how_to_convert(pickled.parent, pickled.with_name("model.safetensors")) if pickled else ""
@@ -109,7 +109,7 @@ def _how_to_convert(source: Path, output: Path) -> str:
     )
 
 
-def _read_config(source: Path, folders: tuple[Path, ...]) -> dict:
+def _read_config(source: Path, folders: tuple[Path, ...]) -> dict[str, Any]:
     """The text model's part of the config.json."""
     path = next((folder / "config.json" for folder in folders if (folder / "config.json").is_file()), None)
     if path is None:
@@ -119,7 +119,7 @@ def _read_config(source: Path, folders: tuple[Path, ...]) -> dict:
     return config | inner if isinstance(inner, dict) else config
 
 
-def _read_json(path: Path) -> dict:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):

@@ -94,13 +94,15 @@ class Adapter(nn.Module):
         numbers = projector_layers(make.shapes, "adapter.")
         layers: list[nn.Module] = []
         for number in numbers:
-            layers += [make.linear(f"adapter.projector.{number}"), nn.GELU()]
+            linear = make.linear(f"adapter.projector.{number}")
+            assert linear is not None, "its weight gave the number"
+            layers += [linear, nn.GELU()]
         self.projector = nn.Sequential(*layers[:-1])
         self.fc = make.linear("adapter.fc")
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """[B, S, d] → context [B, S, c], pooled [B, p]."""
-        y = self.projector(self.layernorm(hidden))
+        y = self.projector(hidden if self.layernorm is None else self.layernorm(hidden))
         context = y if self.fc is None else self.fc(nn.functional.gelu(y))
         return context, y.mean(dim=1)
 
@@ -124,7 +126,7 @@ class _Maker:
     def norm(self, name: str, eps: float) -> nn.Module | None:
         """A LayerNorm, or None where it has no weight."""
         shape = self.shapes.get(f"{name}.weight")
-        return shape and self._operations.LayerNorm(shape[0], eps=eps, **self._where)
+        return None if shape is None else self._operations.LayerNorm(shape[0], eps=eps, **self._where)
 
 
 def build_adapter(
@@ -144,7 +146,7 @@ def shapes_of(weights: dict[str, Tensor], prefix: str = "") -> Shapes:
     return {name.removeprefix(prefix): tuple(weight.shape) for name, weight in weights.items()}
 
 
-def projector_layers(names: dict, prefix: str) -> list[int]:
+def projector_layers(names: dict[str, Any], prefix: str) -> list[int]:
     """Numbers of a PEA adapter's Linears, first to last."""
     start, end = f"{prefix}projector.", ".weight"
     found = [name[len(start) : -len(end)] for name in names if name.startswith(start) and name.endswith(end)]

@@ -2,6 +2,7 @@
 
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import comfy.sd1_clip
 import torch
@@ -17,7 +18,7 @@ class _TowerModel(comfy.sd1_clip.SDClipModel):
         special: dict[str, int],
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
-        model_options: dict | None = None,
+        model_options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
             device=device, dtype=dtype, max_length=tower.length, layer="hidden" if tower.layer else "last",
@@ -40,7 +41,7 @@ class _TowerTokenizer(comfy.sd1_clip.SDTokenizer):
         tower: Tower,
         tokenizer: Tokenizer,
         embedding_directory: list[str] | None = None,
-        tokenizer_data: dict | None = None,
+        tokenizer_data: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
             "", tokenizer_class=SimpleNamespace(from_pretrained=lambda _path: tokenizer.tokenizer),
@@ -59,7 +60,7 @@ class TowerPromptTokenizer(comfy.sd1_clip.SD1Tokenizer):
         tower: Tower,
         tokenizer: Tokenizer,
         embedding_directory: list[str] | None = None,
-        tokenizer_data: dict | None = None,
+        tokenizer_data: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
             embedding_directory=embedding_directory, tokenizer_data=tokenizer_data or {}, name=tower.name,

@@ -77,9 +77,9 @@ class ScaledOperations(comfy.ops.manual_cast):
             super().__init__(*sizes, **options)
             self.register_parameter(SCALE, None)
 
-        def _load_from_state_dict(self, state: dict, prefix: str, *rest: Any) -> None:
+        def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
             if f"{prefix}{SCALE}" in state:
-                device = self.weight.device
+                device = self.get_parameter("weight").device
                 kept = torch.empty_like(state[f"{prefix}weight"], device=device)
                 self.weight = nn.Parameter(kept, requires_grad=False)
                 self.scale_weight = nn.Parameter(torch.ones((), device=device), requires_grad=False)
@@ -94,7 +94,7 @@ class ScaledOperations(comfy.ops.manual_cast):
             finally:
                 self.weight_function = patches
 
-        def _patched(self, patches: list, weight: Tensor) -> Tensor:
+        def _patched(self, patches: list[Any], weight: Tensor) -> Tensor:
             """W with ComfyUI's patches where memory is short, rounded as where they are put in place.
 
             Versions differ in whether they convert W for a patch, so that is done here for all."""
