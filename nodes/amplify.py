@@ -10,8 +10,8 @@ from ..culture_core.selection import MODES as TOKEN_MODES
 from ..culture_core.selection import TokenSelection
 from .base import (
     CultureSAEType,
-    culture_code,
     culture_input,
+    culture_or_none,
     encoders_input,
     file_fingerprint,
     file_input,
@@ -19,7 +19,10 @@ from .base import (
     schema,
 )
 
-_CULTURE = "The culture to bring out. The SAE must have neurons for it."
+_CULTURE = (
+    "The culture to bring out. The SAE must have neurons for it. none: nothing is changed. Culture from "
+    "Prompt Language can be connected here."
+)
 
 
 class CultureLoadSAE(io.ComfyNode):
@@ -30,10 +33,10 @@ class CultureLoadSAE(io.ComfyNode):
         return schema(
             node_id="CultureLoadSAE",
             display_name="Load Culture SAE",
-            description="Loads a sparse autoencoder of a text encoder's layer, with the neurons of its "
-            "cultures.",
-            search_aliases=["culture", "sae", "sparse autoencoder"],
-            inputs=[file_input("culture_sae", "Culture SAE. It belongs to one text encoder.")],
+            description="Loads a sparse autoencoder (SAE) of one layer of a text encoder, with the neurons "
+            "of each culture.",
+            search_aliases=["sparse autoencoder"],
+            inputs=[file_input("culture_sae", "The file. It belongs to one text encoder.")],
             outputs=[
                 CultureSAEType.Output(display_name="CULTURE_SAE", tooltip="For Amplify Culture Neurons.")
             ],
@@ -56,13 +59,12 @@ class CultureAmplifyNeurons(io.ComfyNode):
         return schema(
             node_id="CultureAmplifyNeurons",
             display_name="Amplify Culture Neurons",
-            description="Turns a culture's neurons inside the text encoder up (or down), without any "
-            "training. The CLIP that goes in stays as it is. Chain several to blend cultures.",
-            search_aliases=["culture", "sae", "steer", "amplify"],
+            description="Turns a culture's neurons in the text encoder up or down, without any training. The "
+            "CLIP that goes in stays as it is. Chain several to blend cultures.",
+            search_aliases=["sae", "steer", "blend"],
             inputs=[
-                io.Clip.Input("clip", tooltip="The CLIP of the text encoder that the SAE was made for."),
-                CultureSAEType.Input("culture_sae", tooltip="From Load Culture SAE."),
-                culture_input(_CULTURE),
+                *_with_sae_inputs(),
+                culture_input(_CULTURE, none=True),
                 io.Float.Input(
                     "strength",
                     default=2.0,
@@ -71,8 +73,8 @@ class CultureAmplifyNeurons(io.ComfyNode):
                     step=0.1,
                     round=0.01,
                     display_mode=io.NumberDisplay.slider,
-                    tooltip="0 changes nothing at all, bit for bit; 1 to 3 is the useful range; higher "
-                    "values bend the subject before they add culture; -1 switches the culture's neurons off.",
+                    tooltip="0 changes nothing at all. 1 to 3 is the useful range. More bends the subject "
+                    "before it adds culture. -1 switches the culture's neurons off.",
                 ),
                 *_how_inputs(),
             ],
@@ -81,7 +83,7 @@ class CultureAmplifyNeurons(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, culture: str | None = None) -> bool | str:
-        return problem_of(lambda: culture is None or culture_code(culture))
+        return problem_of(lambda: culture is None or culture_or_none(culture))
 
     @classmethod
     def execute(
@@ -97,7 +99,7 @@ class CultureAmplifyNeurons(io.ComfyNode):
     ) -> io.NodeOutput:
         selection = TokenSelection.from_text(tokens, words)
         return io.NodeOutput(
-            amplify_clip(clip, culture_sae, culture_code(culture), strength, mode, selection, encoders)
+            amplify_clip(clip, culture_sae, culture_or_none(culture), strength, mode, selection, encoders)
         )
 
 
@@ -109,30 +111,29 @@ class CultureEncodeSchedule(io.ComfyNode):
         return schema(
             node_id="CultureEncodeSchedule",
             display_name="Encode with Culture Schedule",
-            description="Encodes a prompt with a strength of the culture that changes while the picture is "
-            "sampled: early steps lay out the scene, late ones draw its details. Use it in place of Amplify "
-            "Culture Neurons and CLIP Text Encode.",
-            search_aliases=["culture", "sae", "schedule", "prompt", "timestep"],
+            description="Encodes a prompt with a culture whose strength changes during sampling: early steps "
+            "lay out the scene, late ones draw details. Stands in for Amplify Culture Neurons and CLIP Text "
+            "Encode.",
+            search_aliases=["sae", "prompt", "timestep"],
             inputs=[
-                io.Clip.Input("clip", tooltip="The CLIP of the text encoder that the SAE was made for."),
-                CultureSAEType.Input("culture_sae", tooltip="From Load Culture SAE."),
+                *_with_sae_inputs(),
                 io.String.Input(
                     "text", default="", multiline=True, dynamic_prompts=True, tooltip="The prompt."
                 ),
-                culture_input(_CULTURE),
+                culture_input(_CULTURE, none=True),
                 io.String.Input(
                     "schedule",
                     default="0: 3, 0.5: 0",
-                    tooltip="Share of the run and the strength from there on, such as '0: 3, 0.5: 0': 3 in "
-                    "the first half, nothing in the second. Shares go from 0 to 1, strengths from -1 to 12.",
+                    tooltip="Pairs of a share of the run (0 to 1) and the strength from there on (-1 to 12). "
+                    "'0: 3, 0.5: 0' is 3 in the first half and nothing in the second.",
                 ),
                 io.Int.Input(
                     "ramp",
                     default=0,
                     min=0,
                     max=32,
-                    tooltip="0: the strength jumps. More: it moves there evenly, in so many stretches, each "
-                    "of which costs one more encode. 4 to 8 are smooth.",
+                    tooltip="0: the strength jumps. More: it moves evenly in so many small steps, each of "
+                    "which costs one encode. 4 to 8 are smooth.",
                 ),
                 *_how_inputs(),
             ],
@@ -142,7 +143,7 @@ class CultureEncodeSchedule(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, culture: str | None = None, schedule: str | None = None) -> bool | str:
         return problem_of(
-            lambda: culture is None or culture_code(culture),
+            lambda: culture is None or culture_or_none(culture),
             lambda: schedule is None or parse_schedule(schedule),
         )
 
@@ -160,11 +161,19 @@ class CultureEncodeSchedule(io.ComfyNode):
         words: str,
         encoders: str = "",
     ) -> io.NodeOutput:
-        code, stretches = culture_code(culture), parse_schedule(schedule, ramp)
+        code, stretches = culture_or_none(culture), parse_schedule(schedule, ramp)
         selection = TokenSelection.from_text(tokens, words)
         return io.NodeOutput(
             scheduled_conditioning(clip, culture_sae, code, text, stretches, mode, selection, encoders)
         )
+
+
+def _with_sae_inputs() -> list[io.Input]:
+    """An encoder, and what takes it apart."""
+    return [
+        io.Clip.Input("clip", tooltip="With the text encoder that the SAE was made for."),
+        CultureSAEType.Input("culture_sae", tooltip="From Load Culture SAE or Detect Culture Neurons."),
+    ]
 
 
 def _how_inputs() -> list[io.Input]:
@@ -174,23 +183,21 @@ def _how_inputs() -> list[io.Input]:
             "mode",
             options=list(MODES),
             default=MODES[0],
-            tooltip="inject: also wakes neurons that the prompt leaves silent, which neutral prompts "
-            "need. scale: only multiplies those that are active (equation 8 of the paper); often "
-            "without effect.",
+            tooltip="inject: also wakes neurons that the prompt leaves silent, as neutral prompts need. "
+            "scale: only multiplies active ones (equation 8 of the paper), often without effect.",
         ),
         io.Combo.Input(
             "tokens",
             options=list(TOKEN_MODES),
             default=TOKEN_MODES[0],
-            tooltip="content: all words of the prompt. words: only those listed below. "
-            "all: begin and end tokens too. Padding and the row for prompt weights are never "
-            "touched.",
+            tooltip="content: all words of the prompt. words: only those listed below. all: begin and end "
+            "tokens too. Padding is never touched.",
         ),
         io.String.Input(
             "words",
             default="",
-            tooltip="For tokens = words: words or phrases of the prompt, separated by commas, such "
-            "as 'house, old bridge'. Ignored otherwise.",
+            tooltip="Words or phrases of the prompt, separated by commas: 'house, old bridge'. Only for "
+            "the choice 'words' above.",
         ),
         encoders_input(),
     ]

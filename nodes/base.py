@@ -1,7 +1,10 @@
 """What the nodes share."""
 
+import functools
 import inspect
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from comfy_api.latest import io
 
@@ -12,14 +15,38 @@ CultureSAEType = io.Custom("CULTURE_SAE")
 CultureEnhancerType = io.Custom("CULTURE_ENHANCER")
 CulturePairsType = io.Custom("CULTURE_PAIRS")
 
-_LABELS = {f"{culture.name} ({code})": code for code, culture in CULTURES.items()}
+NO_CULTURE = "none"
+CULTURE_LABELS = {f"{culture.name} ({code})": code for code, culture in CULTURES.items()}
 _KNOWN = set(inspect.signature(io.Schema).parameters)
+_LOCALES = Path(__file__).resolve().parent.parent / "locales"
 
 
-def schema(**fields: object) -> io.Schema:
+def schema(*, search_aliases: Sequence[str] = (), **fields: object) -> io.Schema:
     """A schema in the category `culture`, without the fields that this version of ComfyUI does not know
-    yet."""
-    return io.Schema(category="culture", **{name: value for name, value in fields.items() if name in _KNOWN})
+    yet. Node search finds it by its own aliases, and by `search_words`."""
+    fields |= {"category": "culture", "search_aliases": [*search_aliases, *search_words()]}
+    return io.Schema(**{name: value for name, value in fields.items() if name in _KNOWN})
+
+
+@functools.cache
+def search_words() -> list[str]:
+    """What artists type to find any of the nodes: every culture by its names, and words such as "culture",
+    "style" and "country" in every language that the pack speaks."""
+    names = [
+        name
+        for culture in CULTURES.values()
+        for name in (culture.name, culture.language, culture.autonym, culture.region)
+    ]
+    return list(dict.fromkeys([*_words_of_languages(), *names]))
+
+
+def _words_of_languages() -> list[str]:
+    files = sorted(_LOCALES.glob("*/main.json"), key=lambda file: (file.parent.name != "en", file))
+    return [
+        word
+        for file in files
+        for word in json.loads(file.read_text(encoding="utf-8"))["cultureSearch"].split(", ")
+    ]
 
 
 def culture_code(choice: str) -> str:
@@ -28,15 +55,30 @@ def culture_code(choice: str) -> str:
     Raises:
         ValueError: for a culture that the pack does not know.
     """
-    for label, code in _LABELS.items():
+    for label, code in CULTURE_LABELS.items():
         if choice in (label, code, CULTURES[code].name):
             return code
-    raise ValueError(f"Unknown culture '{choice}': use one of {', '.join(_LABELS)}.")
+    raise ValueError(f"Unknown culture '{choice}': use one of {', '.join(CULTURE_LABELS)}.")
 
 
-def culture_input(tooltip: str) -> io.Combo.Input:
-    """Which culture; `culture_code` reads the choice."""
-    return io.Combo.Input("culture", options=list(_LABELS), tooltip=tooltip)
+def culture_or_none(choice: str) -> str | None:
+    """As `culture_code`; None for `none`.
+
+    Raises:
+        ValueError: for a culture that the pack does not know.
+    """
+    return None if choice == NO_CULTURE else culture_code(choice)
+
+
+def culture_label(code: str | None) -> str:
+    """The choice that stands for a culture, or for none."""
+    return next((label for label, known in CULTURE_LABELS.items() if known == code), NO_CULTURE)
+
+
+def culture_input(tooltip: str, none: bool = False) -> io.Combo.Input:
+    """Which culture; `culture_code` reads the choice, with `none` as a further one `culture_or_none`."""
+    options = [*CULTURE_LABELS, NO_CULTURE] if none else list(CULTURE_LABELS)
+    return io.Combo.Input("culture", options=options, tooltip=tooltip)
 
 
 def problem_of(*checks: Callable[[], object]) -> bool | str:
@@ -61,8 +103,8 @@ def encoder_input(several: str) -> io.String.Input:
     return io.String.Input(
         "encoder",
         default="",
-        tooltip="For a CLIP with several text encoders: which, such as clip_l or t5xxl, or 'clip_l, clip_g', "
-        f"or all. {several} Empty: the largest, which carries most of the prompt.",
+        tooltip="For a CLIP with several text encoders: which, such as 'clip_l', 'clip_l, clip_g' or 'all'. "
+        f"{several} Empty: the largest, which carries most of the prompt.",
     )
 
 
@@ -72,8 +114,8 @@ def encoders_input() -> io.String.Input:
         "encoders",
         default="",
         optional=True,
-        tooltip="For a CLIP with several text encoders. Empty: the one that the file was made for. all: "
-        "every one of its shape. Or names, such as 'clip_l, clip_g'.",
+        tooltip="For a CLIP with several text encoders: names such as 'clip_l, clip_g', or 'all' that have "
+        "the shape of the file's. Empty: the one that the file was made for.",
     )
 
 
@@ -88,9 +130,8 @@ def checkpoint_input() -> io.String.Input:
     return io.String.Input(
         "checkpoint",
         default="",
-        tooltip="A plain name such as 'my-culture', to keep an unfinished run in the output folder, under "
-        "culture_checkpoints. Cancel, and queue again with the same settings to go on. It is removed when "
-        "the run ends well. Empty: a cancelled run is lost.",
+        tooltip="A name such as 'my-culture' keeps an unfinished run in output/culture_checkpoints: cancel, "
+        "and queue again with the same settings to go on. Empty: a cancelled run is lost.",
     )
 
 

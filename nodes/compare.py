@@ -17,10 +17,9 @@ class CultureStrengthSweep(io.ComfyNode):
         return schema(
             node_id="CultureStrengthSweep",
             display_name="Culture Strength Sweep",
-            description="Gives several strengths. Connect them to the strength of Amplify Culture Neurons "
-            "or Apply Layer Enhancer: everything behind it runs once for each. Collect the pictures with "
-            "Culture Grid.",
-            search_aliases=["culture", "sweep", "xy plot", "strengths", "compare"],
+            description="Gives a list of strengths. Connect it to a strength: everything behind runs once "
+            "for each. Collect the pictures with Culture Grid.",
+            search_aliases=["xy plot", "compare"],
             inputs=[
                 io.Float.Input(
                     "start",
@@ -38,19 +37,20 @@ class CultureStrengthSweep(io.ComfyNode):
                     max=MAX_STRENGTH,
                     step=0.1,
                     round=0.001,
-                    tooltip="Last strength. Subjects bend beyond about 3; an enhancer takes at most 4.",
+                    tooltip="Last strength. Subjects bend beyond about 3. Apply Layer Enhancer takes at most "
+                    "4.",
                 ),
                 io.Int.Input(
                     "steps",
                     default=5,
                     min=1,
                     max=MAX_VALUES,
-                    tooltip="How many strengths from start to stop, both included. 3 to 9 fit a sheet well.",
+                    tooltip="How many strengths, first and last included. 3 to 9 fit a sheet well.",
                 ),
                 io.String.Input(
                     "values",
                     default="",
-                    tooltip="A list to use instead of the range, such as '0, 1, 2.5'. Empty: the range.",
+                    tooltip="A list to use instead, such as '0, 1, 2.5'. Empty: the range above.",
                 ),
                 io.String.Input(
                     "label",
@@ -62,7 +62,7 @@ class CultureStrengthSweep(io.ComfyNode):
                 io.Float.Output(
                     "strengths",
                     display_name="strength",
-                    tooltip="For a strength; the graph behind runs once for each.",
+                    tooltip="For the strength of another node.",
                     is_output_list=True,
                 ),
                 io.String.Output(
@@ -89,9 +89,8 @@ class CultureGrid(io.ComfyNode):
         return schema(
             node_id="CultureGrid",
             display_name="Culture Grid",
-            description="Puts all pictures that reach it on one sheet, each over its label. Connect a list "
-            "(as behind Culture Strength Sweep) or a batch.",
-            search_aliases=["culture", "grid", "contact sheet", "xy plot", "compare"],
+            description="Puts all pictures of a list or a batch on one sheet, each over its label.",
+            search_aliases=["contact sheet", "xy plot", "compare"],
             is_input_list=True,
             inputs=[
                 io.Image.Input(
@@ -102,17 +101,17 @@ class CultureGrid(io.ComfyNode):
                     "labels",
                     default="",
                     multiline=True,
-                    tooltip="One a picture: from Culture Strength Sweep, or written here, one a line, in any "
-                    "script. Empty: none.",
+                    tooltip="One for each picture, one a line, in any script. Or from Culture Strength "
+                    "Sweep. Empty: none.",
                 ),
                 io.Int.Input(
                     "columns",
                     default=0,
                     min=0,
                     max=100,
-                    tooltip="Pictures a row. 0: all of up to six in one row, or about a square.",
+                    tooltip="Pictures in a row. 0: up to six in one row, more in about a square.",
                 ),
-                io.String.Input("title", default="", tooltip="Stands above all. Empty: none."),
+                io.String.Input("title", default="", tooltip="Stands above the sheet. Empty: none."),
             ],
             outputs=[io.Image.Output("sheet", display_name="sheet", tooltip="One picture, to save or show.")],
         )

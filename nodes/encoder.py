@@ -23,9 +23,9 @@ class CultureLoadTextEncoder(io.ComfyNode):
         return schema(
             node_id="CultureLoadTextEncoder",
             display_name="Load Multilingual Text Encoder",
-            description="Loads a multilingual text encoder that ComfyUI's own loaders do not know, as a "
-            "CLIP: AltDiffusion and AltCLIP, PEA-Diffusion, multilingual CLIP, XLM-R, BERT, SigLIP2, mT5. "
-            "What it is, is told from its weights.",
+            description="Loads a multilingual text encoder that ComfyUI's own loaders do not know: "
+            "AltDiffusion, AltCLIP, PEA-Diffusion, multilingual CLIP, XLM-R, BERT, SigLIP2, mT5. Its weights "
+            "tell what it is.",
             search_aliases=[
                 "e5", "multilingual clip", "load text encoder", "altdiffusion", "altclip", "pea-diffusion",
                 "xlm-roberta", "m-clip", "siglip2", "mt5",
@@ -34,27 +34,23 @@ class CultureLoadTextEncoder(io.ComfyNode):
                 io.Combo.Input(
                     "folder",
                     options=text_encoder_names(),
-                    tooltip="A Hugging Face or open_clip folder in models/text_encoders, or a single "
-                    ".safetensors file there. A file takes its tokenizer from a folder of its name beside "
-                    "it, or XLM-R's from any other encoder that has it. `python -m culture_core convert` "
-                    "makes .safetensors of pickles (.bin). multilingual-e5-small (94 languages, 0.5 GB on "
-                    "disk) is fetched by `python -m culture_core fetch-encoder`.",
+                    tooltip="A Hugging Face folder or .safetensors file in models/text_encoders. "
+                    "`python -m culture_core fetch-encoder` fetches multilingual-e5-small (94 languages, "
+                    "0.5 GB).",
                 ),
                 io.Combo.Input(
                     "adapter",
                     options=[NO_ADAPTER, *model_files("culture_adapters")],
                     default=NO_ADAPTER,
                     optional=True,
-                    tooltip="A PEA adapter from models/culture_adapters, which lets an SDXL model (or, "
-                    "trained for it, SD 1.5) read this encoder; one encoder serves many, and is in "
-                    "memory once. none: the encoder as it is, with the adapter that its own file may hold.",
+                    tooltip="A PEA adapter from models/culture_adapters, with which SDXL (or SD 1.5) reads "
+                    "this encoder. none: the encoder as it is.",
                 ),
             ],
             outputs=[
                 io.Clip.Output(
                     display_name="CLIP",
-                    tooltip="For models that were trained on this encoder: the miniature, AltDiffusion's "
-                    "UNet, with a PEA adapter SDXL.",
+                    tooltip="For image models that were trained on this encoder, or through the adapter.",
                 )
             ],
         )  # fmt: skip

@@ -16,11 +16,8 @@ class CultureLoadEnhancer(io.ComfyNode):
             node_id="CultureLoadEnhancer",
             display_name="Load Layer Enhancer",
             description="Loads a layer enhancer: a few trained weights on one layer of a text encoder.",
-            search_aliases=["culture", "enhancer"],
             inputs=[
-                file_input(
-                    "culture_enhancer", "Layer enhancer. It belongs to one text encoder and image model."
-                )
+                file_input("culture_enhancer", "The file. It belongs to one text encoder and image model.")
             ],
             outputs=[
                 CultureEnhancerType.Output(
@@ -46,14 +43,14 @@ class CultureApplyEnhancer(io.ComfyNode):
         return schema(
             node_id="CultureApplyEnhancer",
             display_name="Apply Layer Enhancer",
-            search_aliases=["culture", "enhancer", "multilingual"],
-            description="Adds the enhancer's trained residual to the key layer of the text encoder, so that "
-            "a prompt shows the culture of its language. The CLIP that goes in stays as it is.",
+            description="Adds what the enhancer has learnt to its layer of the text encoder, so that a "
+            "prompt shows the culture of its language. The CLIP that goes in stays as it is.",
+            search_aliases=["multilingual"],
             inputs=[
-                io.Clip.Input(
-                    "clip", tooltip="The CLIP of the text encoder that the enhancer was trained on."
+                io.Clip.Input("clip", tooltip="With the text encoder that the enhancer was trained on."),
+                CultureEnhancerType.Input(
+                    "culture_enhancer", tooltip="From Load Layer Enhancer or Train Layer Enhancer."
                 ),
-                CultureEnhancerType.Input("culture_enhancer", tooltip="From Load Layer Enhancer."),
                 io.Float.Input(
                     "strength",
                     default=1.0,
@@ -62,8 +59,8 @@ class CultureApplyEnhancer(io.ComfyNode):
                     step=0.1,
                     round=0.01,
                     display_mode=io.NumberDisplay.slider,
-                    tooltip="1 is what was trained; 0 changes nothing at all, bit for bit; 0.5 to 1.5 is the "
-                    "useful range; negative values push the other way.",
+                    tooltip="1 is what was trained. 0 changes nothing at all. 0.5 to 1.5 is the useful "
+                    "range. Below 0 it pushes the other way.",
                 ),
                 encoders_input(),
             ],

@@ -21,12 +21,12 @@ class CultureLoadPairs(io.ComfyNode):
             node_id="CultureLoadPairs",
             display_name="Load Prompt Pairs",
             description="Loads prompts that come twice: with a culture modifier and without.",
-            search_aliases=["culture", "prompt pairs", "dataset", "jsonl"],
-            inputs=[file_input("culture_pairs", "Prompt pairs, a JSONL file with one pair a line.")],
+            search_aliases=["dataset", "jsonl"],
+            inputs=[file_input("culture_pairs", "A JSONL file with one pair a line.")],
             outputs=[
                 CulturePairsType.Output(
                     display_name="CULTURE_PAIRS",
-                    tooltip="For Probe Layer, Train Culture SAE and Detect Culture Neurons.",
+                    tooltip="For Probe Layer, Detect Culture Neurons and the training nodes.",
                 )
             ],
         )
@@ -48,43 +48,42 @@ class CultureProbeLayer(io.ComfyNode):
         return schema(
             node_id="CultureProbeLayer",
             display_name="Probe Layer",
-            search_aliases=["culture", "probe", "key layer", "attention", "activation patching"],
             description="Measures in which layer of the text encoder a culture modifier acts on its noun: by "
-            "attention, and by patching one layer's output from the cultural into the neutral prompt. "
-            "Patches of this pack that are on the CLIP do not count.",
+            "attention, and by carrying one layer's output from the cultural over into the neutral prompt.",
+            search_aliases=["key layer", "attention", "activation patching"],
             inputs=[
-                io.Clip.Input("clip", tooltip="The text encoder to look into."),
+                io.Clip.Input("clip", tooltip="The text encoder to look into, without patches of this pack."),
                 CulturePairsType.Input("culture_pairs", tooltip="From Load Prompt Pairs."),
                 io.Int.Input(
                     "max_pairs",
                     default=60,
                     min=2,
                     max=100000,
-                    tooltip="At most so many pairs, spread evenly over the file. 60 give a first answer; "
-                    "use several hundred for one to rely on.",
+                    tooltip="At most so many pairs, spread evenly over the file. 60 give a first answer, "
+                    "several hundred one to rely on.",
                 ),
                 io.Combo.Input(
                     "direction",
                     options=[_AUTO, *DIRECTIONS],
                     default=_AUTO,
-                    tooltip="Whose attention counts. auto: the paper's modifier_to_noun, or visible for "
-                    "encoders in which a word sees only those before it (CLIP).",
+                    tooltip="Whose attention counts. auto: modifier_to_noun as in the paper, or visible "
+                    "where words see only what stands before them (CLIP).",
                 ),
                 io.Combo.Input(
                     "reference",
                     options=list(REFERENCES),
                     default=REFERENCES[0],
-                    tooltip="What stands in for the modifier in the neutral prompt. context: its other "
+                    tooltip="What takes the modifier's place in the neutral prompt. context: its other "
                     "words. none: zero.",
                 ),
-                encoder_input("One picture and report each; layer is that of the first."),
+                encoder_input("Each gets a picture and a report; the layer is that of the first."),
                 io.Int.Input(
                     "bootstrap",
                     default=1000,
                     min=10,
                     max=100_000,
                     optional=True,
-                    tooltip="Resamples behind the 95 % intervals. 1000 is plenty; more cost a little time.",
+                    tooltip="Resamples behind the 95 % intervals. 1000 is plenty.",
                 ),
                 io.Int.Input(
                     "batch_size",
@@ -92,22 +91,21 @@ class CultureProbeLayer(io.ComfyNode):
                     min=1,
                     max=1024,
                     optional=True,
-                    tooltip="Pairs at a time. Changes speed and memory, not the result; 32 suits a GPU.",
+                    tooltip="Pairs at a time. Changes speed and memory, not the result. 32 suits a GPU.",
                 ),
                 io.Boolean.Input(
                     "per_language",
                     default=False,
                     optional=True,
-                    tooltip="Also tell what each language says alone: its curves come out at 'languages', "
-                    "its layer stands in the report. Needs ten pairs or more a language.",
+                    tooltip="Also measure each language alone. Needs ten pairs or more in each.",
                 ),
                 io.Combo.Input(
                     "criterion",
                     options=list(CRITERIA),
                     default=AUTO,
                     optional=True,
-                    tooltip="What chooses the layer. attention: where it stands out most, the paper's. "
-                    "causal: what activation patching names. auto: attention where it is clear, else causal.",
+                    tooltip="What chooses the layer. attention: where it stands out most, as in the paper. "
+                    "causal: activation patching. auto: attention where it is clear, else causal.",
                 ),
             ],
             outputs=[
@@ -115,14 +113,14 @@ class CultureProbeLayer(io.ComfyNode):
                 io.Image.Output(
                     "curve",
                     display_name="curve",
-                    tooltip="Both measures over the layers; a picture an encoder.",
+                    tooltip="Both measures over the layers, a picture for each encoder.",
                 ),
                 io.String.Output("report", display_name="report", tooltip="The figures, and why this layer."),
                 io.Image.Output(
                     "languages",
                     display_name="languages",
-                    tooltip="With per_language: attention by language, activation patching by language, and "
-                    "attention by language and layer. Otherwise what is connected here does not run.",
+                    tooltip="The same for each language, if asked for. Otherwise what is connected here does "
+                    "not run.",
                     is_output_list=True,
                 ),
             ],

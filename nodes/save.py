@@ -16,8 +16,8 @@ class CultureSaveSAE(io.ComfyNode):
             node_id="CultureSaveSAE",
             display_name="Save Culture SAE",
             description="Writes a culture SAE to output/culture_sae as one file that you can share. Nothing "
-            "is overwritten; Load Culture SAE lists the file after a press of R.",
-            search_aliases=["culture", "sae", "save", "export"],
+            "is overwritten. Load Culture SAE lists the file after a press of R.",
+            search_aliases=["export", "share"],
             inputs=[
                 CultureSAEType.Input("culture_sae", tooltip="From Detect Culture Neurons."),
                 *_writing_inputs("culture_sae"),
@@ -43,10 +43,10 @@ class CultureSaveEnhancer(io.ComfyNode):
             node_id="CultureSaveEnhancer",
             display_name="Save Layer Enhancer",
             description="Writes a layer enhancer to output/culture_enhancer as one file that you can share. "
-            "Nothing is overwritten; Load Layer Enhancer lists the file after a press of R.",
-            search_aliases=["culture", "enhancer", "save", "export"],
+            "Nothing is overwritten. Load Layer Enhancer lists the file after a press of R.",
+            search_aliases=["export", "share"],
             inputs=[
-                CultureEnhancerType.Input("culture_enhancer", tooltip="From a node that makes or loads one."),
+                CultureEnhancerType.Input("culture_enhancer", tooltip="From Train Layer Enhancer."),
                 *_writing_inputs("culture_enhancer"),
             ],
             outputs=[_path_output()],
@@ -66,12 +66,10 @@ def _writing_inputs(kind: str) -> list[io.Input]:
         io.String.Input(
             "filename_prefix",
             default="my-culture",
-            tooltip=f"Name of the file; a number is added. With folders if you like ('thai/first'), always "
-            f"inside output/{kind}.",
+            tooltip=f"Name of the file in output/{kind}, also with a folder: 'thai/first'. A number is "
+            "added.",
         ),
-        io.String.Input(
-            "author", default="", tooltip="Who made it, kept in the file. Empty: what the file says already."
-        ),
+        io.String.Input("author", default="", tooltip="Who made it. Empty: what the file says already."),
         io.String.Input(
             "licence",
             default="",
@@ -81,7 +79,7 @@ def _writing_inputs(kind: str) -> list[io.Input]:
             "description",
             default="",
             multiline=True,
-            tooltip="What it is good for, at which strength, with which model. Empty: what the file says "
+            tooltip="What it is good for, with which model, at which strength. Empty: what the file says "
             "already.",
         ),
     ]

@@ -17,36 +17,36 @@ class CultureScore(io.ComfyNode):
             node_id="CultureScore",
             display_name="Score Culture (CultureVQA)",
             description="Asks a judge which culture a picture shows: one of the 15, or none. A "
-            "vision-language model is asked three times, with the options in another order each time. Judges "
-            "are set up on the machine that ComfyUI runs on, never in a workflow.",
-            search_aliases=["culture", "vqa", "judge", "score", "vlm", "evaluate"],
+            "vision-language model is asked three times, with the options in another order each time.",
+            search_aliases=["judge", "vlm", "evaluate"],
             inputs=[
-                io.Image.Input("images", tooltip="One picture or a batch; each is judged."),
+                io.Image.Input("images", tooltip="One picture or a batch. Each is judged."),
                 culture_input("The culture that the pictures should show."),
                 io.Combo.Input(
                     "judge",
                     options=judges,
                     default=judges[0],
-                    tooltip="Who is asked. miniature is the small network of the examples: it knows their "
-                    "drawings and nothing else. Others are set up with CULTURE_VLM_URL, CULTURE_VLM_MODEL "
-                    "and CULTURE_VLM_KEY, or in a file; a server that is not yours sees the pictures.",
+                    tooltip="Who is asked. miniature knows the drawings of the examples and nothing else. "
+                    "Others are set up on ComfyUI's machine, see the help. A server that is not yours sees "
+                    "the pictures.",
                 ),
             ],
             outputs=[
                 io.Float.Output(
                     "score",
                     display_name="score",
-                    tooltip="How much of the judge's answers is the culture, 0 to 1; the mean of a batch.",
+                    tooltip="Share of the judge's answers that name the culture, 0 to 1. The mean of a "
+                    "batch.",
                 ),
                 io.String.Output(
                     "answers",
                     display_name="answers",
-                    tooltip="A line a picture. Fits the labels of Culture Grid.",
+                    tooltip="One line for each picture, also as labels for Culture Grid.",
                 ),
                 io.Image.Output(
                     "picture",
                     display_name="picture",
-                    tooltip="The pictures over their answers, framed green where they show the culture.",
+                    tooltip="The pictures over their answers, in a green frame where they show the culture.",
                 ),
             ],
         )

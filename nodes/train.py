@@ -27,15 +27,13 @@ class CultureTrainSAE(io.ComfyNode):
         return schema(
             node_id="CultureTrainSAE",
             display_name="Train Culture SAE",
-            description="Trains a sparse autoencoder on what a layer of the text encoder says about the "
-            "words of your prompts. The encoder itself stays as it is. Follow with Detect Culture Neurons "
-            "and Save Culture SAE. With a checkpoint name, a run that you cancel goes on where it stopped "
-            "when you queue it again with the same settings.",
-            search_aliases=["culture", "sae", "sparse autoencoder", "training", "dictionary learning"],
+            description="Trains a sparse autoencoder (SAE) on what a layer of the text encoder says about "
+            "the words of your prompts. The encoder stays as it is. Follow with Detect Culture Neurons.",
+            search_aliases=["sparse autoencoder", "training", "dictionary learning"],
             inputs=[
                 io.Clip.Input(
                     "clip",
-                    tooltip="The text encoder to train on. Patches of this pack that are on it do not count.",
+                    tooltip="The text encoder to train on, without patches of this pack.",
                 ),
                 CulturePairsType.Input(
                     "culture_pairs", tooltip="From Load Prompt Pairs. Both prompts of each pair are used."
@@ -45,45 +43,45 @@ class CultureTrainSAE(io.ComfyNode):
                     default=11,
                     min=0,
                     max=999,
-                    tooltip="Which layer, counted from 0. Connect the layer of Probe Layer, or take one at "
-                    "two thirds of the encoder's depth.",
+                    tooltip="Counted from 0. Connect the layer of Probe Layer, or take one at two thirds of "
+                    "the encoder's depth.",
                 ),
                 io.Combo.Input(
                     "feature",
                     options=[HIDDEN_STATE, ATTENTION_OUTPUT],
                     default=HIDDEN_STATE,
-                    tooltip="hidden_state: what leaves the layer; moves pictures most. attention_output: "
-                    "what its attention adds, the paper's choice.",
+                    tooltip="hidden_state: what leaves the layer, which moves pictures most. "
+                    "attention_output: what its attention adds, as in the paper.",
                 ),
                 io.Int.Input(
                     "latents",
                     default=4096,
                     min=1,
                     max=MAX_LATENTS,
-                    tooltip="Size of the dictionary. 4096 is the paper's; with a few thousand words of text "
-                    "take 512 to 2048, since most of more would stay dead.",
+                    tooltip="Size of the dictionary. 4096 as in the paper. With a few thousand words of text "
+                    "take 512 to 2048, or most stay dead.",
                 ),
                 io.Int.Input(
                     "k",
                     default=32,
                     min=1,
                     max=4096,
-                    tooltip="Latents that may be active at once. 32 is usual; fewer are clearer, "
-                    "128 rebuild more closely.",
+                    tooltip="Latents that may be active at once. 32 is usual. Fewer are clearer, 128 rebuild "
+                    "more closely.",
                 ),
                 io.Int.Input(
                     "steps",
                     default=2000,
                     min=1,
                     max=10_000_000,
-                    tooltip="Training steps. 1000 to 5000 until the loss is flat.",
+                    tooltip="Training steps. 1000 to 5000, until the loss is flat.",
                 ),
                 io.Int.Input(
                     "batch_size",
                     default=256,
                     min=1,
                     max=65536,
-                    tooltip="Words a step. 128 to 1024; larger is steadier and slower.",
+                    tooltip="Words in a step. 128 to 1024. More is steadier and slower.",
                 ),
                 io.Float.Input(
                     "learning_rate",
@@ -92,8 +90,8 @@ class CultureTrainSAE(io.ComfyNode):
                     max=1.0,
                     step=1e-5,
                     round=1e-7,
-                    tooltip="0.0004 is the paper's. Lower it where the loss jumps; 0.001 is faster for small "
-                    "dictionaries.",
+                    tooltip="0.0004 as in the paper. Lower it where the loss jumps. 0.001 is faster for "
+                    "small dictionaries.",
                 ),
                 seed_input("The same seed, prompts and settings give the same SAE."),
                 checkpoint_input(),
@@ -103,23 +101,22 @@ class CultureTrainSAE(io.ComfyNode):
                     default="",
                     multiline=True,
                     optional=True,
-                    tooltip="More prompts to train on, one a line. The more varied they are, the better the "
-                    "neurons; some thousands help.",
+                    tooltip="More prompts to train on, one a line. The more varied, the better. Some "
+                    "thousands help.",
                 ),
                 io.Combo.Input(
                     "precision",
                     options=list(PRECISIONS),
                     default=PRECISIONS[0],
                     optional=True,
-                    tooltip="What matrices are multiplied in. bfloat16 and float16 are faster on a GPU; the "
-                    "weights stay float32.",
+                    tooltip="bfloat16 and float16 multiply faster on a GPU. The weights stay float32.",
                 ),
             ],
             outputs=[
                 CultureSAEType.Output(
                     "sae",
                     display_name="CULTURE_SAE",
-                    tooltip="For Detect Culture Neurons; it has no cultures yet.",
+                    tooltip="For Detect Culture Neurons. It has no cultures yet.",
                 ),
                 io.Image.Output("loss", display_name="loss", tooltip="The loss over the steps."),
                 io.String.Output(
@@ -165,32 +162,31 @@ class CultureDetectNeurons(io.ComfyNode):
             node_id="CultureDetectNeurons",
             display_name="Detect Culture Neurons",
             description="Finds the latents of an SAE that are active on a culture's prompts, and not on the "
-            "same prompts without the culture. The result is a new SAE; cultures that it has and the prompt "
-            "pairs lack are kept.",
-            search_aliases=["culture", "sae", "neurons", "wfs", "find neurons"],
+            "same prompts without the culture. Cultures that the prompt pairs lack are kept.",
+            search_aliases=["wfs", "find neurons"],
             inputs=[
-                io.Clip.Input("clip", tooltip="The CLIP of the text encoder that the SAE was made for."),
+                io.Clip.Input("clip", tooltip="With the text encoder that the SAE was made for."),
                 CultureSAEType.Input("culture_sae", tooltip="From Train Culture SAE or Load Culture SAE."),
                 CulturePairsType.Input(
                     "culture_pairs",
-                    tooltip="From Load Prompt Pairs. The neurons of every culture in them are found; ten "
-                    "pairs a culture give a first answer, a hundred one to rely on.",
+                    tooltip="From Load Prompt Pairs, with every culture to look for. Ten pairs of each give "
+                    "a first answer, a hundred one to rely on.",
                 ),
                 io.Combo.Input(
                     "contrast",
                     options=list(CONTRASTS),
                     default=CONTRASTS[0],
-                    tooltip="What a latent's activity is compared with. mean: that of the other cultures on "
-                    "average. maximum: that of the nearest culture, for neurons that no other shares. none: "
-                    "nothing, the paper's ranking.",
+                    tooltip="What a latent's activity is compared with. mean: the average of the other "
+                    "cultures. maximum: the nearest culture, for neurons that no other shares. none: "
+                    "nothing, as in the paper.",
                 ),
                 io.Int.Input(
                     "count",
                     default=0,
                     min=0,
                     max=4096,
-                    tooltip="Neurons a culture. 0: as many as stand out (the elbow of the ranking); 10 to 40 "
-                    "show a culture more strongly.",
+                    tooltip="Neurons of each culture. 0: as many as stand out. 10 to 40 show a culture more "
+                    "strongly.",
                 ),
                 io.Float.Input(
                     "tau",
@@ -199,14 +195,14 @@ class CultureDetectNeurons(io.ComfyNode):
                     max=10.0,
                     step=0.05,
                     round=0.001,
-                    tooltip="Latents that the plain prompts use more than tau times as much as the cultural "
-                    "ones belong to the noun and are left out. 0.5 is usual; higher keeps more.",
+                    tooltip="Leaves out latents that plain prompts use more than tau times as much as "
+                    "cultural ones: they belong to the noun. 0.5 is usual. Higher keeps more.",
                 ),
                 io.Boolean.Input(
                     "by_effect",
                     default=False,
-                    tooltip="Try several counts and contrasts, and keep for each culture what moves prompts "
-                    "that were kept aside most. count and contrast above then do not count. Takes minutes.",
+                    tooltip="Try several counts and contrasts, and keep for each culture what moves "
+                    "held-out prompts most. The settings above do not count then. Takes minutes.",
                 ),
             ],
             outputs=[

@@ -25,41 +25,37 @@ class CultureTrainEnhancer(io.ComfyNode):
         return schema(
             node_id="CultureTrainEnhancer",
             display_name="Train Layer Enhancer",
-            description="Trains a layer enhancer: neutral prompts go in, pictures of a culture are what the "
-            "image model shall see. Model, VAE and CLIP stay as they are. Newer versions of ComfyUI let no "
-            "gradients through Llama-like text encoders; then, and for several GPUs, use the command "
-            "`python -m culture_core train-enhancer`. "
-            "With a checkpoint name, a run that you cancel goes on where it stopped when you queue it again "
-            "with the same settings.",
-            search_aliases=["culture", "enhancer", "training", "fine-tuning"],
+            description="Trains a layer enhancer with pictures of a culture: neutral prompts go in, these "
+            "pictures are to come out. Model, VAE and CLIP stay as they are.",
+            search_aliases=["training", "fine-tuning"],
             inputs=[
                 io.Model.Input("model", tooltip="The image model that the enhancer is for."),
                 io.Vae.Input("vae", tooltip="The image model's VAE, with its encoder."),
-                io.Clip.Input("clip", tooltip="The text encoder. LoRAs and patches on it count."),
+                io.Clip.Input("clip", tooltip="The text encoder, with the LoRAs and patches that are on it."),
                 CulturePairsType.Input(
                     "culture_pairs",
-                    tooltip="From Load Prompt Pairs, with 'image' entries. The neutral prompts are used. "
-                    "Mix in pairs with plain pictures, or everything takes on the culture.",
+                    tooltip="From Load Prompt Pairs, with an 'image' each. Mix in pairs with plain pictures, "
+                    "or everything takes on the culture.",
                 ),
                 io.String.Input(
                     "pictures",
                     default="",
-                    tooltip="Folder inside ComfyUI's input folder that the pairs' 'image' paths begin in. "
-                    "Empty: the input folder itself.",
+                    tooltip="Folder inside ComfyUI's input folder in which the pairs' pictures are. Empty: "
+                    "the input folder itself.",
                 ),
                 io.Int.Input(
                     "layer",
                     default=11,
                     min=0,
                     max=999,
-                    tooltip="Which layer, counted from 0. Connect the layer of Probe Layer.",
+                    tooltip="Counted from 0. Connect the layer of Probe Layer.",
                 ),
                 io.Combo.Input(
                     "loss",
                     options=list(LOSSES),
                     default=LOSSES[1],
                     tooltip="latent: the model's guess against the picture's latent. pixel: the same "
-                    "decoded, the paper's; takes more memory. denoise: what the model was trained with.",
+                    "decoded, as in the paper, with more memory. denoise: what the model was trained with.",
                 ),
                 io.Int.Input(
                     "size",
@@ -67,7 +63,7 @@ class CultureTrainEnhancer(io.ComfyNode):
                     min=16,
                     max=4096,
                     step=16,
-                    tooltip="Edge of the pictures, pixels: what the model was made for, 512 or 1024.",
+                    tooltip="Edge of the pictures in pixels: what the model was made for, 512 or 1024.",
                 ),
                 io.Int.Input(
                     "bottleneck",
@@ -81,14 +77,14 @@ class CultureTrainEnhancer(io.ComfyNode):
                     default=2000,
                     min=1,
                     max=10_000_000,
-                    tooltip="Training steps. 2000 is the paper's.",
+                    tooltip="Training steps. 2000 as in the paper.",
                 ),
                 io.Int.Input(
                     "accumulate",
                     default=1,
                     min=1,
                     max=1024,
-                    tooltip="Pictures a step, one after the other. 4 to 16 are steadier and slower.",
+                    tooltip="Pictures in a step, one after the other. 4 to 16 are steadier and slower.",
                 ),
                 io.Float.Input(
                     "learning_rate",
@@ -97,7 +93,7 @@ class CultureTrainEnhancer(io.ComfyNode):
                     max=1.0,
                     step=1e-6,
                     round=1e-8,
-                    tooltip="0.00005 is the paper's. Small models bear 0.001.",
+                    tooltip="0.00005 as in the paper. Small models bear 0.001.",
                 ),
                 io.Float.Input(
                     "ema",
@@ -106,7 +102,7 @@ class CultureTrainEnhancer(io.ComfyNode):
                     max=0.9999,
                     step=0.001,
                     round=0.0001,
-                    tooltip="The enhancer ends as a moving average of this decay; 0.99 is smoother. 0: off.",
+                    tooltip="Moving average over the steps: 0.99 is smoother. 0: off.",
                 ),
                 seed_input("The same seed, pictures and settings give the same enhancer."),
                 checkpoint_input(),
@@ -117,18 +113,15 @@ class CultureTrainEnhancer(io.ComfyNode):
                     options=list(PRECISIONS),
                     default=PRECISIONS[0],
                     optional=True,
-                    tooltip="What model, text encoder and VAE compute in; the enhancer keeps float32. "
-                    "as loaded: what ComfyUI uses for them. bfloat16: faster on new cards, gradients "
-                    "a little coarser. Use it with gradient_checkpointing: without, a bfloat16 copy of "
-                    "every weight is kept as well, which may cost more memory than it spares.",
+                    tooltip="What the models compute in. as loaded: as ComfyUI runs them. bfloat16: faster "
+                    "on new cards. Turn the next setting on with it, or it may take more memory.",
                 ),
                 io.Boolean.Input(
                     "gradient_checkpointing",
                     default=False,
                     optional=True,
-                    tooltip="On: the blocks of the models compute their activations a second time instead of "
-                    "keeping them. Much less memory for about a third more time, and the same result. Turn "
-                    "it on where a training runs out of memory.",
+                    tooltip="Compute activations twice instead of keeping them: much less memory, about a "
+                    "third more time, the same result.",
                 ),
             ],
             outputs=[

@@ -21,6 +21,8 @@ WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 COLUMN, ROW_GAP, WIDTH = 380, 50, 310
 HEIGHTS = {
     "CLIPTextEncode": 120,
+    "CultureFromPrompt": 360,  # with room for the report, which is written on the node
+    "CultureModifier": 180,
     "CultureTrainSAE": 680,  # with room for the loss, which is drawn on the node
     "MarkdownNote": 180,
     "PreviewAny": 300,
@@ -207,6 +209,24 @@ def score_graph() -> Graph:
     ]  # fmt: skip
 
 
+def from_prompt_graph() -> Graph:
+    """One prompt; its language says the culture to amplify, and to name."""
+    text, culture = Link("Culture"), Link("Culture", 1)
+    named = Node("CultureModifier", "Named", 1, {"text": text, "culture": culture, "language": "own"})
+    return [
+        *loaders(),
+        Node("CultureFromPrompt", "Culture", 0, {"text": "Zeichnung: Baum"}),
+        *amplifier(culture), named,
+        Node("PreviewAny", "Report", 1, {"source": Link("Culture", 4)}),
+        *picture("As it is", "Text encoder", text, 1, "Prompt"),
+        *picture("Amplified", "Amplify", text, 1, "Prompt, amplified"),
+        *picture("Named in the prompt", "Text encoder", Link("Named"), 1, "Prompt, named"),
+        note("The prompt's language chooses the culture. Where it is unclear, nothing is steered and the "
+             "report says why: write more words, or choose at override. Below, the usual way: the culture "
+             "named in the prompt."),
+    ]  # fmt: skip
+
+
 def alt_diffusion_graph() -> Graph:
     return [
         Node("CultureLoadTextEncoder", "Text encoder", 0, {"folder": "AltDiffusion-m9"}),
@@ -263,6 +283,7 @@ GRAPHS = {
     "train": train_graph,
     "sweep": sweep_graph,
     "score": score_graph,
+    "from_prompt": from_prompt_graph,
     "altdiffusion": alt_diffusion_graph,
     "pea_diffusion": pea_diffusion_graph,
     "demo": demo_graph,

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 def amplify_clip(
     clip: comfy.sd.CLIP,
     culture_sae: CultureSAE,
-    culture: str,
+    culture: str | None,
     strength: float,
     mode: str,
     tokens: TokenSelection,
@@ -36,6 +36,7 @@ def amplify_clip(
     """A clone of the CLIP that amplifies a culture's neurons; at strength 0 an untouched clone.
 
     Args:
+        culture: its code; None: an untouched clone.
         encoders: in which of the CLIP's encoders: empty for the one that the file was made for, otherwise as
             in `choose_encoders`.
 
@@ -44,6 +45,8 @@ def amplify_clip(
         TextEncoderError: for an encoder that the CLIP does not have.
         ValueError: for a strength or a mode that is out of range.
     """
+    if culture is None:
+        return clip.clone()
     neurons = culture_sae.neurons(culture)
     matching = matching_encoders(clip, culture_sae, encoders)
     Amplifier(culture_sae.sae, neurons, strength, mode)  # raises now, not in the middle of a later encode
@@ -83,7 +86,7 @@ class _LoggingAmplifier:
 def scheduled_conditioning(
     clip: comfy.sd.CLIP,
     culture_sae: CultureSAE,
-    culture: str,
+    culture: str | None,
     text: str,
     stretches: Sequence[Stretch],
     mode: str,

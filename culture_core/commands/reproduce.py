@@ -1,9 +1,10 @@
 """Reproduce the paper's whole study in miniature: train, choose, measure, and write one report.
 
 Two small text-to-image systems over the real encoder multilingual-e5-small, one like AltDiffusion and one
-like PEA-Diffusion, go through everything the paper does to the large ones. It takes more than
-an hour on two CPU cores; --quick makes a short run (shorter training, one repetition, worse figures). What
-is made is kept in the output folder, checkpoints too: after an interruption, the same command goes on.
+like PEA-Diffusion, go through everything the paper does to the large ones. Three repetitions took 77 minutes
+on two CPU cores that had other work besides; --quick makes a short run (shorter training, one repetition,
+worse figures). What is made is kept in the output folder, checkpoints too: after an interruption, the same
+command goes on.
 
   python -m culture_core reproduce --output output/reproduce
 """

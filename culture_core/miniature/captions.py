@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ..cultures import CULTURES
 from ..marks import read_marks
+from ..modifiers import ENGLISH_MODIFIERS, MODIFIERS
 from ..pairs import PromptPair
 
 NOUNS = (
@@ -54,27 +55,6 @@ WORDS: dict[str, tuple[str, ...]] = {
            "chapeau", "théière", "oiseau", "pont", "lampe", "lit", "parapluie", "guitare"),
 }  # fmt: skip
 """Words of `ALL_NOUNS`, in that order, by language."""
-
-MODIFIERS: dict[str, tuple[str, str]] = {
-    "ar": ("{} [على الطراز العربي]", "{} [من البلاد العربية]"),
-    "zh": ("[中国风格的]{}", "[来自中国的]{}"),
-    "ja": ("[日本風の]{}", "[日本の]{}"),
-    "ko": ("[한국식] {}", "[한국의] {}"),
-    "th": ("{}[สไตล์ไทย]", "{}[จากประเทศไทย]"),
-    "de": ("{} [im deutschen Stil]", "{} [aus Deutschland]"),
-    "ru": ("{} [в русском стиле]", "{} [из России]"),
-    "it": ("{} [in stile italiano]", "{} [dall'Italia]"),
-    "nl": ("{} [in Nederlandse stijl]", "{} [uit Nederland]"),
-    "pl": ("{} [w polskim stylu]", "{} [z Polski]"),
-    "tr": ("[Türk tarzı] {}", "[Türkiye'den] {}"),
-    "uk": ("{} [в українському стилі]", "{} [з України]"),
-    "es": ("{} [de estilo español]", "{} [de España]"),
-    "pt": ("{} [de estilo português]", "{} [de Portugal]"),
-    "fr": ("{} [de style français]", "{} [de France]"),
-}
-"""Two phrases a language for its own culture; brackets mark the modifier."""
-
-ENGLISH_MODIFIERS = ("[{culture} style] {{}}", "{{}} [in the {culture} style]")
 
 WRAPPERS: dict[str, tuple[str, str, str, str]] = {
     "en": ("{}", "picture: {}", "{}, illustration", "drawing of: {}"),

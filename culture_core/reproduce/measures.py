@@ -11,6 +11,7 @@ The study's instruments are miniatures as well, and named for what they are:
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,8 +32,16 @@ from .systems import Captions
 EMBEDDING = 64
 PICTURE_WIDTH = 1536
 """Of the judge's features of a picture."""
-PICTURES, STEPS, BATCH, LEARNING_RATE = 3000, 1000, 128, 2e-3
+BATCH, LEARNING_RATE = 128, 2e-3
 EXPLICIT_SHARE = 0.4
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """How the CLIP-type scorer is trained."""
+
+    pictures: int = 3000
+    steps: int = 1000
 
 
 class Clip(nn.Module):
@@ -139,13 +148,16 @@ def diversity(judge: Judge, pictures: Tensor, groups: Sequence[str]) -> dict[str
 
 
 def train_clip(
-    instruments: Instruments, captions: Captions, seed: int, progress: Progress | None = None
+    instruments: Instruments, captions: Captions, plan: ClipPlan, seed: int, progress: Progress | None = None
 ) -> Clip:
     """Train the CLIP-type scorer by SigLIP's loss; every caption that fits a picture is a positive."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     labels, plain_label = [*CULTURES, None], len(CULTURES)
-    nouns, cultures = rng.integers(len(NOUNS), size=PICTURES), rng.integers(len(labels), size=PICTURES)
+    nouns, cultures = (
+        rng.integers(len(NOUNS), size=plan.pictures),
+        rng.integers(len(labels), size=plan.pictures),
+    )
     specs = [(NOUNS[noun], labels[culture]) for noun, culture in zip(nouns, cultures, strict=True)]
     caption_nouns = np.array([NOUNS.index(given.noun) for given in captions.captions])
     caption_cultures = np.array([labels.index(given.culture) for given in captions.captions])
@@ -173,7 +185,7 @@ def train_clip(
         logits = clip(features[chosen], texts[rows]) * clip.scale.exp() + clip.shift
         return -nn.functional.logsigmoid(logits * (torch.from_numpy(fits).float() * 2 - 1)).mean()
 
-    fit(clip, loss, STEPS, LEARNING_RATE, seed, progress)
+    fit(clip, loss, plan.steps, LEARNING_RATE, seed, progress)
     return clip
 
 

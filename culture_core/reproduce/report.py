@@ -1,12 +1,8 @@
 """The report of the study: every table and figure of the paper that a miniature can have, theirs beside ours."""
 
-import base64
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
-
-from PIL import Image
 
 from ..cultures import CULTURES
 from ..documents import Cell, Document
@@ -14,14 +10,14 @@ from ..neuron_pictures import pictures_of
 from ..plots import curve_picture
 from ..probe_pictures import causal_curves, language_curves
 from ..reports import probe_picture
-from ..shares import Share
-from ..sheets import RowLabel, contact_sheet
 from .paper import CONTRADICTIONS, PAPER, QUALITY
-from .statistics import Estimate, Row, left, mean, recovery, share
-from .study import PAPER_STRENGTH, SWEEP, Study
-from .systems import KINDS
+from .results import Results, outcome
+from .statistics import Row, mean, share
+from .study import PAPER_STRENGTH, Study
+from .trials import ENHANCERS, OTHERS, READING
 
 NAMES = {"alt": "Alt (as AltDiffusion)", "pea": "PEA (as PEA-Diffusion)"}
+SHORT = {"alt": "Alt", "pea": "PEA"}
 HEADER = (
     "treatment", "CultureVQA %", "paper", "noun %", "gap closed", "CLIP-type", "reference distance",
     "noun confidence", "diversity",
@@ -34,105 +30,6 @@ TREATMENTS = {
     "amplified": "amplified (inject)",
     "enhanced": "fine-tuned enhancer",
 }
-
-
-class Results:
-    """Rows of both systems, all repetitions of one name together."""
-
-    def __init__(self, study: Study) -> None:
-        self.study = study
-        self._rows = {
-            kind: [study.rows(kind, seed) for seed in range(study.sizes.repetitions)] for kind in KINDS
-        }
-
-    def rows(self, kind: str, name: str) -> list[Row]:
-        return [repetition[name] for repetition in self._rows[kind] if name in repetition]
-
-    def share(self, kind: str, name: str, figure: str = "culture") -> Share:
-        return share(self.rows(kind, name), figure)
-
-    def recovery(
-        self, kind: str, name: str, neutral: str = "neutral", explicit: str = "explicit"
-    ) -> Estimate:
-        return recovery(self.rows(kind, name), self.rows(kind, neutral), self.rows(kind, explicit))
-
-    def left(self, kind: str, name: str) -> Estimate:
-        return left(self.rows(kind, name), self.rows(kind, "explicit"))
-
-    def pictures(self, kind: str, name: str) -> list[Image.Image]:
-        """A picture a culture, of the first repetition."""
-        strip = Image.open(io.BytesIO(base64.b64decode(self.rows(kind, name)[0]["pictures"])))
-        size = strip.height
-        return [strip.crop((left, 0, left + size, size)) for left in range(0, strip.width, size)]
-
-    def sheet(self, kind: str, names: Mapping[str, str]) -> Image.Image:
-        """A column a culture, a row a treatment."""
-        rows = [RowLabel(label, str(self.share(kind, name))) for name, label in names.items()]
-        return contact_sheet(rows, list(CULTURES), [self.pictures(kind, name) for name in names])
-
-
-def outcome(results: Results) -> list[list[Any]]:
-    """The figures to beat: a line each with the paper's figures, ours, and whether they are reached."""
-    lines = []
-    for what, key, wanted, found in _TARGETS:
-        cells = []
-        for kind in KINDS:
-            value, reached = found(results, kind)
-            cells.append(Cell(value, "reached" if reached else "missed", reached))
-        lines.append([what, *(PAPER.get((key, kind)) for kind in KINDS), wanted, *cells])
-    return lines
-
-
-def _recovered(name: str, wanted: float) -> Callable[[Results, str], tuple[str, bool]]:
-    def found(results: Results, kind: str) -> tuple[str, bool]:
-        estimate = results.recovery(kind, name)
-        return str(estimate), estimate.value >= wanted
-
-    return found
-
-
-def _left_over(name: str, good: Callable[[float], bool]) -> Callable[[Results, str], tuple[str, bool]]:
-    def found(results: Results, kind: str) -> tuple[str, bool]:
-        estimate = results.left(kind, name)
-        return str(estimate), good(estimate.value)
-
-    return found
-
-
-def _kept(name: str, figure: str) -> Callable[[Results, str], tuple[str, bool]]:
-    """Whether a figure stays within the neutral prompts' interval, or is better than it."""
-
-    def found(results: Results, kind: str) -> tuple[str, bool]:
-        neutral, treated = results.rows(kind, "neutral"), results.rows(kind, name)
-        if figure == "noun":
-            own, other = share(treated, figure), share(neutral, figure)
-            low = other.interval[0] * 100
-            return f"{own.percent:.1f} (neutral {other.percent:.1f}, from {low:.1f})", own.percent >= low
-        value, of_neutral = mean(treated, figure).value, mean(neutral, figure)
-        low = of_neutral.low
-        return f"{value:.3f} (neutral {of_neutral.value:.3f}, from {low:.3f})", value >= low
-
-    return found
-
-
-def _english(results: Results, kind: str) -> tuple[str, bool]:
-    found = results.share(kind, "English, amplified")
-    return str(found), found.percent >= 80
-
-
-_TARGETS = (
-    ("amplified: gap closed", "recovery amplified", "≥ 0.90", _recovered("amplified", 0.90)),
-    ("fine-tuned: gap closed", "recovery enhanced", "≥ 1.00", _recovered("enhanced", 1.00)),
-    ("masked: explicit score left", "left masked", "≤ 0.20", _left_over("masked", lambda v: v <= 0.20)),
-    ("random mask: explicit score left", "left random", "≥ 0.97",
-     _left_over("masked, random (frequency)", lambda v: v >= 0.97)),
-    *(
-        (f"{label}, {name}", "no loss", "in the neutral's interval", _kept(row, figure))
-        for row, name in (("amplified", "amplified"), ("enhanced", "fine-tuned"))
-        for figure, label in (("noun", "noun accuracy %"), ("clip", "CLIP-type score"), ("diversity", "diversity"))
-    ),
-    ("neutral English + neurons: judged the culture %", "English", "≥ 80", _english),
-)  # fmt: skip
 
 
 def _table(document: Document, results: Results, kind: str, names: Mapping[str, str], caption: str,
@@ -154,7 +51,7 @@ def _table(document: Document, results: Results, kind: str, names: Mapping[str, 
 
 def make_report(study: Study) -> tuple[Document, list[list[Any]]]:
     """The whole report, and its lines of figures to beat; what is not cached yet is made first."""
-    results = Results(study)
+    results = Results.of(study)
     document = Document("Where Culture Fades, reproduced in miniature")
     _introduction(document, study)
     document.section("Figures to beat", "outcome")
@@ -163,7 +60,8 @@ def make_report(study: Study) -> tuple[Document, list[list[Any]]]:
         "combinations of culture and noun, Wilson for plain shares)."
     )
     reached = outcome(results)
-    header = ("", *(f"paper, {name}" for name in NAMES.values()), "wanted", *NAMES.values())
+    papers = [f"paper, {NAMES[kind]}" for kind in results.kinds]
+    header = ("", "wanted", *(SHORT[kind] for kind in results.kinds), *papers)
     document.table(header, reached, name="outcome")
     for part in (
         _gap,
@@ -199,18 +97,13 @@ def _introduction(document: Document, study: Study) -> None:
         "into the training captions. The amplifier is told the culture, the enhancer is not."
     )
     with document.details(f"How it was made: {sum(seconds.values()) / 60:.0f} minutes in all"):
-        document.table(
-            ("stage", "seconds"),
-            [[stage, taken] for stage, taken in seconds.items() if taken >= 1],
-            "Time",
-            ".0f",
-        )
+        _time(document, seconds)
         document.table(
             ("setting", "value"),
             [[name, str(value)] for name, value in asdict(study.sizes).items()],
             "Settings",
         )
-        for kind in KINDS:
+        for kind in study.sizes.kinds:
             layer, noise = study.best_enhancer(kind)
             document.paragraph(
                 f"{NAMES[kind]}, chosen on validation prompts: {study.design(kind)}; enhancer after layer {layer} "
@@ -218,9 +111,31 @@ def _introduction(document: Document, study: Study) -> None:
             )
 
 
+WORK = {
+    "image model": "training the image model", "system": "training the two systems", "SAE": "training SAEs",
+    "enhancer ": "training enhancers", "CLIP-type": "training the CLIP-type scorer", "probes": "probing",
+    "candidates": "choosing on validation prompts", "enhancers": "choosing on validation prompts",
+    "strengths": "choosing on validation prompts", "several layers": "choosing on validation prompts",
+    "row": "drawing and measuring the tables' rows",
+}  # fmt: skip
+"""Kind of work, by how the name of a stage begins."""
+
+
+def _time(document: Document, seconds: Mapping[str, float]) -> None:
+    """How long each kind of work took, and folded away each stage of it."""
+    kinds: dict[str, list[float]] = {}
+    for stage, taken in seconds.items():
+        work = next((name for start, name in WORK.items() if stage.startswith(start)), stage)
+        kinds.setdefault(work, []).append(taken / 60)
+    lines = [[work, len(taken), sum(taken)] for work, taken in kinds.items()]
+    document.table(("work", "stages", "minutes"), lines, "Time", ".1f", "time")
+    with document.details("Time of every stage"):
+        document.table(("stage", "seconds"), seconds.items(), "Time by stage", ".1f", "time-by-stage")
+
+
 def _gap(document: Document, study: Study, results: Results) -> None:
     document.section("Explicit against neutral (Fig. 4)", "gap")
-    for kind in KINDS:
+    for kind in results.kinds:
         lines = []
         for code, culture in CULTURES.items():
             own = [_only(results.rows(kind, name), code) for name in ("explicit", "neutral")]
@@ -234,7 +149,7 @@ def _gap(document: Document, study: Study, results: Results) -> None:
 
 def _probing(document: Document, study: Study, results: Results) -> None:
     document.section("Where a modifier acts (Fig. 6 and 14)", "layers")
-    probe, languages = study.probes()
+    probe, languages = study.probes
     document.paragraph(
         f"Key layer {probe.layer}: {probe.reason}. The paper's are 14 (AltDiffusion) and 16 (PEA-Diffusion) of 24."
     )
@@ -249,7 +164,7 @@ def _probing(document: Document, study: Study, results: Results) -> None:
 def _neurons(document: Document, study: Study, results: Results) -> None:
     document.section("Culture neurons (Fig. 7, 15 and 16)", "neurons")
     drawn: dict[Any, list[str]] = {}
-    for kind in KINDS:
+    for kind in results.kinds:
         drawn.setdefault(study.design(kind), []).append(NAMES[kind])
     for design, names in drawn.items():
         document.paragraph(
@@ -276,7 +191,7 @@ def _masking(document: Document, study: Study, results: Results) -> None:
         "explicit": "explicit modifier", "masked": "culture neurons masked",
         "masked, random (frequency)": "random, frequency-matched", "masked, random (norm)": "random, norm-matched",
     }  # fmt: skip
-    for kind in KINDS:
+    for kind in results.kinds:
         lines = [
             [label, str(results.share(kind, name)), PAPER.get((name, kind)), str(results.left(kind, name)),
              str(results.share(kind, name, "noun"))]
@@ -292,9 +207,12 @@ def _sweep(document: Document, study: Study, results: Results) -> None:
         "One strength for all cultures. Strengths are chosen on validation prompts; this sweep on held-out ones "
         "shows what the slider does. The paper found its best at 6 or 7 in its own scale mode."
     )
-    for kind in KINDS:
+    for kind in results.kinds:
         curves = {
-            name: [results.share(kind, f"strength {strength:g}", figure).percent for strength in SWEEP]
+            name: [
+                results.share(kind, f"strength {strength:g}", figure).percent
+                for strength in study.sizes.sweep
+            ]
             for name, figure in (("CultureVQA", "culture"), ("noun accuracy", "noun"))
         }
         document.table(
@@ -305,14 +223,14 @@ def _sweep(document: Document, study: Study, results: Results) -> None:
                     str(results.share(kind, f"strength {strength:g}")),
                     str(results.share(kind, f"strength {strength:g}", "noun")),
                 ]
-                for strength in SWEEP
+                for strength in study.sizes.sweep
             ],
             f"{NAMES[kind]}: strength",
         )
         document.picture(
             curve_picture(
                 curves,
-                f"{NAMES[kind]}: strengths {', '.join(f'{s:g}' for s in SWEEP)}",
+                f"{NAMES[kind]}: strengths {', '.join(f'{s:g}' for s in study.sizes.sweep)}",
                 x_label="step of the sweep",
                 y_label="%",
                 y_range=(0, 100),
@@ -320,7 +238,7 @@ def _sweep(document: Document, study: Study, results: Results) -> None:
             f"{NAMES[kind]}: CultureVQA and noun accuracy over the sweep",
         )
         document.picture(
-            results.sheet(kind, {f"strength {s:g}": f"strength {s:g}" for s in SWEEP}),
+            results.sheet(kind, {f"strength {s:g}": f"strength {s:g}" for s in study.sizes.sweep}),
             f"{NAMES[kind]}: one noise, rising strength",
         )
 
@@ -332,7 +250,7 @@ def _methods(document: Document, study: Study, results: Results) -> None:
         "distance (the paper's LPIPS use) is to a rendered picture of the noun in its culture. Noun confidence "
         "stands where the paper has ImageReward."
     )
-    for kind in KINDS:
+    for kind in results.kinds:
         _table(document, results, kind, TREATMENTS, "Table 2")
         document.picture(results.sheet(kind, TREATMENTS), f"{NAMES[kind]}: a row a treatment")
     document.table(
@@ -351,7 +269,7 @@ def _controls(document: Document, study: Study, results: Results) -> None:
     document.paragraph(
         "Random layers: one a repetition, with the same steps and parameters. The amplified rows have the same strengths."
     )
-    for kind in KINDS:
+    for kind in results.kinds:
         _table(document, results, kind, names, "Table 3")
 
 
@@ -363,13 +281,13 @@ def _outside(document: Document, study: Study, results: Results) -> None:
     document.paragraph(
         "Sentences of another kind than any caption in training, such as “seen in the street this morning: …”."
     )
-    for kind in KINDS:
+    for kind in results.kinds:
         _table(document, results, kind, names, "Table 6", "outside, neutral", "outside, explicit")
 
 
 def _english_part(document: Document, study: Study, results: Results) -> None:
     document.section("A neutral English prompt with each culture's neurons (Fig. 13)", "english")
-    for kind in KINDS:
+    for kind in results.kinds:
         lines = [
             [culture.name, str(share(_only(results.rows(kind, "English, amplified"), code), "culture"))]
             for code, culture in CULTURES.items()
@@ -388,7 +306,7 @@ def _beyond(document: Document, study: Study, results: Results) -> None:
         "cultures, chosen on validation prompts, and are measured in the first repetition; the amplified row has "
         "one strength a culture."
     )
-    for kind in KINDS:
+    for kind in results.kinds:
         names = {"neutral": "neutral prompt", "amplified": "amplified (inject)", "scale": "scale, same strengths",
                  "scale, paper's strength": f"scale, strength {PAPER_STRENGTH:g}"}  # fmt: skip
         names |= {name: name.replace("_", " ") for name in study.variants(kind)}
@@ -402,11 +320,32 @@ def _tried(document: Document, study: Study, results: Results) -> None:
         "when masked, the one with most pictures right in culture and noun. Of the enhancers the one with most "
         "pictures right."
     )
-    for kind in KINDS:
+    for kind in results.kinds:
         for what, tried in (("amplifiers", study.tried(kind)), ("enhancers", study.tried_enhancers(kind))):
             document.table(
-                list(tried[0]), [list(one.values()) for one in tried], f"{NAMES[kind]}: {what}", ".3g"
+                [name.replace("_", " ") for name in tried[0]],
+                [list(one.values()) for one in tried],
+                f"{NAMES[kind]}: {what}",
+                ".3g",
             )
+    document.section("Before the candidates were settled", "trials", level=2)
+    document.paragraph("By hand, on validation prompts as well: where an enhancer goes, and longer training.")
+    document.table(
+        ("system", "enhancer after layer", "steps", "CultureVQA %", "noun %"),
+        [
+            [SHORT[one.kind], one.layer, one.steps, 100 * one.culture, one.noun and 100 * one.noun]
+            for one in ENHANCERS
+        ],
+        "Enhancers tried by hand",
+        ".1f",
+    )
+    document.table(("tried", "found"), OTHERS, "Other trials by hand")
+    document.paragraph(READING)
+    nouns = (
+        f"{NAMES[kind]} {results.share(kind, 'explicit', 'noun')}, neutral {results.share(kind, 'neutral', 'noun')}"
+        for kind in results.kinds
+    )
+    document.paragraph(f"Nouns right with explicit held-out prompts: {'; '.join(nouns)}.")
 
 
 def _paper(document: Document, study: Study, results: Results) -> None:

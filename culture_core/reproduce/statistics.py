@@ -4,27 +4,16 @@ Intervals are bootstrapped over the combinations of culture and noun (the pictur
 repetitions, stand or fall together), except for plain shares, which have Wilson's.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from ..shares import Share
+from ..significance import Estimate, Resamples
 
-DRAWS, LEVEL = 2000, 95
 Row = Mapping[str, Any]
 """What `Study.row` gives: one treatment in one repetition."""
-
-
-class Estimate(NamedTuple):
-    """A figure with its bootstrapped interval of 95 %."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.2f} ({self.low:.2f} – {self.high:.2f})"
 
 
 def share(rows: Sequence[Row], figure: str) -> Share:
@@ -35,45 +24,39 @@ def share(rows: Sequence[Row], figure: str) -> Share:
 
 def mean(rows: Sequence[Row], figure: str) -> Estimate:
     """Mean of a figure over all pictures; of `diversity`, over combinations."""
-    return _bootstrapped([(rows, figure)], lambda value: value)
+    resamples, means = _resampled([rows], figure)
+    return resamples.estimate(means[0])
 
 
 def recovery(treated: Sequence[Row], neutral: Sequence[Row], explicit: Sequence[Row]) -> Estimate:
-    """Share of the gap between neutral and explicit prompts' CultureVQA that a treatment closes."""
-    return _bootstrapped(
-        [(treated, "culture"), (neutral, "culture"), (explicit, "culture")],
-        lambda found, low, high: (found - low) / (high - low) if high > low else float("nan"),
-    )
+    """Share of the gap between neutral and explicit prompts' CultureVQA that a treatment closes; undefined
+    where there is no gap."""
+    resamples, (found, low, high) = _resampled([treated, neutral, explicit], "culture")
+    return resamples.estimate(_ratio(found - low, high - low))
 
 
 def left(treated: Sequence[Row], explicit: Sequence[Row]) -> Estimate:
     """Share of the explicit prompts' CultureVQA that a treatment leaves."""
-    return _bootstrapped(
-        [(treated, "culture"), (explicit, "culture")],
-        lambda found, whole: found / whole if whole else float("nan"),
-    )
+    resamples, (found, whole) = _resampled([treated, explicit], "culture")
+    return resamples.estimate(_ratio(found, whole))
 
 
-def _bootstrapped(given: Sequence[tuple[Sequence[Row], str]], figure: Callable[..., float]) -> Estimate:
-    """A figure of several rows' means; every draw takes the same combinations of each."""
-    tables = [_by_group(rows, name) for rows, name in given]
-    groups = sorted(set.intersection(*(set(table) for table in tables)))
-    sums = np.array([[table[group] for group in groups] for table in tables])  # [rows, groups, (sum, count)]
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(len(groups), size=(DRAWS, len(groups)))
-    resampled = sums[:, drawn].sum(2)  # [rows, draws, 2]
-    whole = sums.sum(1)
-    values = [figure(*(resampled[:, draw, 0] / resampled[:, draw, 1])) for draw in range(DRAWS)]
-    low, high = np.nanpercentile(values, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
-    return Estimate(float(figure(*(whole[:, 0] / whole[:, 1]))), float(low), float(high))
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
 
 
-def _by_group(rows: Sequence[Row], figure: str) -> dict[str, tuple[float, int]]:
-    """(sum, count) of a figure by combination."""
-    found: dict[str, tuple[float, int]] = {}
+def _resampled(treatments: Sequence[Sequence[Row]], figure: str) -> tuple[Resamples, list[np.ndarray]]:
+    """A figure's mean of each treatment, in the same draws of combinations."""
+    tables = [_values(rows, figure) for rows in treatments]
+    resamples = Resamples(tables[0][1])
+    return resamples, [resamples.means(values, groups) for values, groups in tables]
+
+
+def _values(rows: Sequence[Row], figure: str) -> tuple[list[float], list[str]]:
+    """Values of a figure and the combination of each."""
+    values, groups = [], []
     for row in rows:
-        pairs = row[figure].items() if figure == "diversity" else zip(row["group"], row[figure], strict=True)
-        for group, value in pairs:
-            total, count = found.get(group, (0.0, 0))
-            found[group] = (total + float(value), count + 1)
-    return found
+        by_combination = figure == "diversity"
+        groups += row[figure].keys() if by_combination else row["group"]
+        values += row[figure].values() if by_combination else row[figure]
+    return values, groups

@@ -29,14 +29,14 @@ from ..encoders import ATTENTION_OUTPUT, HIDDEN_STATE, Conditioning, HFTextEncod
 from ..enhancer import LayerEnhancer
 from ..features import NounFeatures
 from ..files import CultureSAE
-from ..miniature.captions import STUDY_TRAINING_WRAPPERS, prompt_pairs
+from ..miniature.captions import STUDY_TRAINING_WRAPPERS, held_out_nouns, prompt_pairs
 from ..neuron_figures import Selection
 from ..neurons import CultureNeurons, all_statistics
-from ..probing import LanguageProbes, probe_by_language
+from ..probing import LanguageProbes, LayerProbe, probe_by_language
 from ..sae import SAEConfig, TopKSAE, train_sae
 from .cache import Cache
 from .generator import Base, Pictures, load_base, save_base, train_base
-from .measures import PICTURE_WIDTH, Clip, Instruments, diversity, mean_hidden, train_clip
+from .measures import PICTURE_WIDTH, Clip, ClipPlan, Instruments, diversity, mean_hidden, train_clip
 from .method import (
     MASKED,
     Design,
@@ -53,16 +53,13 @@ from .method import (
     sae_features,
     tuning_prompts,
 )
-from .systems import Captions, System, train_system
+from .systems import KINDS, START_STEPS, Captions, System, train_system
 
 _Module = TypeVar("_Module", bound=torch.nn.Module)
 logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Of the study: raise it where results that are cached would come out otherwise."""
-STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.4, 2.0)
-SWEEP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0, 6.0)
-CANDIDATE_STRENGTHS = (0.4, 0.6, 0.8, 1.0, 1.4)
 SCALE_STRENGTHS = (6.0,)
 PAPER_STRENGTH = 6.0
 MASK_TARGET = 0.20
@@ -89,6 +86,21 @@ class Sizes:
     places: tuple[tuple[int, str], ...] = ((11, HIDDEN_STATE), (10, HIDDEN_STATE), (11, ATTENTION_OUTPUT))
     """Candidates: what activation patching names, the layer before, and the paper's feature."""
     counts: tuple[int, ...] = (40, 80)
+    start_steps: int = START_STEPS
+    clip: ClipPlan = ClipPlan()
+    candidate_strengths: tuple[float, ...] = (0.4, 0.6, 0.8, 1.0, 1.4)
+    strengths: tuple[float, ...] = (0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.4, 2.0)
+    """Of which each culture's is chosen."""
+    sweep: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0, 6.0)
+    nouns: int | None = None
+    """Held-out nouns of a culture that are drawn; None is all."""
+    kinds: tuple[str, ...] = KINDS
+
+    def unusual(self) -> dict[str, Any]:
+        """Of the settings that tests alone change, those that are changed: only then do the names of what
+        is cached depend on them."""
+        names = ("start_steps", "clip", "candidate_strengths", "strengths", "nouns")
+        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(Sizes, name)}
 
 
 QUICK = Sizes(
@@ -106,7 +118,8 @@ class Study:
         self, models: Path, folder: Path, sizes: Sizes, progress: Callable[[str], Progress] | None = None
     ) -> None:
         self.models, self.sizes = models, sizes
-        self.cache = Cache(folder, {"version": VERSION, "wrappers": sizes.wrappers, "renders": sizes.renders})
+        base = {"version": VERSION, "wrappers": sizes.wrappers, "renders": sizes.renders, **sizes.unusual()}
+        self.cache = Cache(folder, base)
         self._progress = progress or (lambda _stage: lambda *_: None)
         path = models / "text_encoders" / ENCODER_NAME
         self.encoder = HFTextEncoder(*load_hf_encoder(path), MAX_LENGTH)
@@ -138,8 +151,9 @@ class Study:
         def make(checkpoint: Path) -> System:
             system = System(kind, self.encoder, self.base)
             train_system(
-                system, self.base, self.captions, self.pictures, steps, 5, self._progress(stage), checkpoint
-            )
+                system, self.base, self.captions, self.pictures, self.sizes.start_steps, steps, 5,
+                self._progress(stage), checkpoint,
+            )  # fmt: skip
             return system
 
         return self.cache.model(stage, self._of(kind), make, System.save, System(kind, self.encoder).load)
@@ -147,7 +161,9 @@ class Study:
     @functools.cached_property
     def instruments(self) -> Instruments:
         def make(_checkpoint: Path) -> Clip:
-            return train_clip(self._instruments, self.captions, 3, self._progress("CLIP-type scorer"))
+            return train_clip(
+                self._instruments, self.captions, self.sizes.clip, 3, self._progress("CLIP-type scorer")
+            )
 
         self._instruments.clip = self.cache.model(
             "CLIP-type scorer",
@@ -240,10 +256,21 @@ class Study:
             functools.partial(_load_module, LayerEnhancer(self.encoder.info.width, plan.bottleneck)),
         )  # fmt: skip
 
+    @functools.cached_property
     def probes(self) -> LanguageProbes:
         """Where a modifier acts: one wording of every training combination."""
-        pairs = [pair for pair in prompt_pairs("train") if pair.id.endswith("-00")]
-        return probe_by_language(self.encoder, pairs)
+
+        def make() -> dict[str, Any]:
+            pairs = [pair for pair in prompt_pairs("train") if pair.id.endswith("-00")]
+            overall, languages = probe_by_language(self.encoder, pairs)
+            return {
+                "overall": _probe_json(overall),
+                "languages": {code: _probe_json(probe) for code, probe in languages.items()},
+            }
+
+        found = self.cache.figures("probes", {}, make)
+        languages = {code: _probe_of(probe) for code, probe in found["languages"].items()}
+        return LanguageProbes(_probe_of(found["overall"]), languages)
 
     def culture_sae(self, design: Design, seed: int) -> CultureSAE:
         """The repetition's culture SAE with the figures behind its neurons."""
@@ -296,7 +323,7 @@ class Study:
             left = masked / before if before else 1.0  # nothing can be masked where nothing is seen
             for tokens, mode in (("content", "inject"), ("all", "inject"), ("content", "scale")):
                 design = replace(plain, tokens=tokens, mode=mode)
-                strengths = CANDIDATE_STRENGTHS if mode == "inject" else SCALE_STRENGTHS
+                strengths = self.sizes.candidate_strengths if mode == "inject" else SCALE_STRENGTHS
                 found = {s: self.score(kind, neutral, self.amplified(design, 0, s), 0) for s in strengths}
                 best = max(found, key=lambda strength: _both(found[strength]))
                 yield {
@@ -338,7 +365,10 @@ class Study:
 
         def make() -> dict[str, float]:
             given = tuning_prompts(english)
-            right = {s: self.score(kind, given, self.amplified(design, seed, s), seed) for s in STRENGTHS}
+            right = {
+                s: self.score(kind, given, self.amplified(design, seed, s), seed)
+                for s in self.sizes.strengths
+            }
             return {code: _best(right, [p.culture == code for p in given]) for code in CULTURES}
 
         stage = f"strengths {kind}{' English' if english else ''} seed {seed}"
@@ -360,7 +390,8 @@ class Study:
             def choose() -> float:
                 given = prompts("validation", False) * 2
                 right = {
-                    s: self.score(kind, given, self._together(several, s, 0), 0) for s in CANDIDATE_STRENGTHS
+                    s: self.score(kind, given, self._together(several, s, 0), 0)
+                    for s in self.sizes.candidate_strengths
                 }
                 return max(right, key=lambda strength: _both(right[strength]))
 
@@ -413,14 +444,20 @@ class Study:
         with torch.no_grad():
             return mean_hidden(self.encoder.encode(tokens).hidden, tokens.attention_mask)
 
+    def _drawn(self, given: Sequence[Prompt]) -> list[Prompt]:
+        """Of test prompts, those that are drawn."""
+        count = self.sizes.nouns
+        return [prompt for prompt in given if prompt.noun in held_out_nouns(prompt.culture)[:count]]
+
     def rows(self, kind: str, seed: int) -> dict[str, dict[str, Any]]:
         """Every row of a repetition, by its name."""
         design = self.design(kind)
         strengths = self.strengths(kind, design, seed)
         english = self.strengths(kind, design, seed, english=True)
-        neutral, explicit = prompts("test", False), prompts("test", True)
-        translated = prompts("test", False, english=True)
-        away, away_explicit = outside("test", False), outside("test", True)
+        neutral, explicit = self._drawn(prompts("test", False)), self._drawn(prompts("test", True))
+        translated = self._drawn(prompts("test", False, english=True))
+        translated_explicit = self._drawn(prompts("test", True, english=True))
+        away, away_explicit = self._drawn(outside("test", False)), self._drawn(outside("test", True))
         layer, noise = self.best_enhancer(kind)
         other = _random_layer(seed, layer, self.encoder.info.layers)
         chosen = {**asdict(design), "strengths": strengths, "enhancer": (layer, noise)}
@@ -439,7 +476,7 @@ class Study:
             "neutral": (neutral, None),
             "explicit": (explicit, None),
             "translated": (translated, None),
-            "translated, explicit": (prompts("test", True, english=True), None),
+            "translated, explicit": (translated_explicit, None),
             "amplified": (neutral, inject()),
             "enhanced": (neutral, enhanced(layer)),
             "masked": (explicit, lambda: self.masked(design, seed)),
@@ -459,7 +496,7 @@ class Study:
                 lambda: self.amplified(design, seed, PAPER_STRENGTH, mode="scale"),
             ),
         }
-        for strength in SWEEP:
+        for strength in self.sizes.sweep:
             wanted[f"strength {strength:g}"] = (
                 neutral, functools.partial(self.amplified, design, seed, strength)
             )  # fmt: skip
@@ -503,6 +540,15 @@ def _strip(pictures: Tensor) -> str:
     with io.BytesIO() as buffer:
         Image.fromarray(row.numpy()).save(buffer, "PNG")
         return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _probe_json(probe: LayerProbe) -> dict[str, Any]:
+    return {k: v.tolist() if isinstance(v, Tensor) else v for k, v in probe._asdict().items()}
+
+
+def _probe_of(found: dict[str, Any]) -> LayerProbe:
+    tensors = {k: torch.tensor(v) for k, v in found.items() if isinstance(v, list) and k != "skipped"}
+    return LayerProbe(**{**found, **tensors, "skipped": tuple(found["skipped"])})
 
 
 def _save_module(module: torch.nn.Module, path: Path) -> None:

@@ -218,8 +218,8 @@ def _in_english(given: Caption) -> str:
 
 
 def train_system(
-    system: System, base: Base, captions: Captions, pictures: Pictures, steps: int, seed: int,
-    progress: Progress | None = None, checkpoint: Path | None = None,
+    system: System, base: Base, captions: Captions, pictures: Pictures, start_steps: int, steps: int,
+    seed: int, progress: Progress | None = None, checkpoint: Path | None = None,
 ) -> None:  # fmt: skip
     """Train a system over a base: first the start by parallel text, then as its kind is made."""
     with torch.no_grad():
@@ -232,7 +232,7 @@ def train_system(
         given = system.head(*captions.noisy(rows))
         return nn.functional.mse_loss(given.pooled, taught.pooled[rows])
 
-    fit(system.head, start, START_STEPS, START_RATE, seed)
+    fit(system.head, start, start_steps, START_RATE, seed)
     system.head.requires_grad_(True)
     if system.kind == "alt":
         for name, value in system.model.named_parameters():

@@ -150,7 +150,9 @@ def treatments_of(measured: Measured, given: Mapping[str, str]) -> dict[str, str
         found[treatment] = system
     for treatment in (NEUTRAL, EXPLICIT):
         if treatment not in found:
-            raise StudyError(f"no system is {treatment!r}: say which, of {'; '.join(measured.systems)}")
+            raise StudyError(
+                f"no system is {treatment!r}: name it with --{treatment}, of {'; '.join(measured.systems)}"
+            )
     return {treatment: found[treatment] for treatment in TREATMENTS if treatment in found}
 
 

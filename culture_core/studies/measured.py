@@ -368,7 +368,9 @@ def _of_diversity(key: str, figure: Mapping[str, Any]) -> dict[str, Any]:
 def _described(settings: Any) -> str:
     """Settings in one line; long hashes are cut."""
     if isinstance(settings, Mapping):
-        return ", ".join(f"{key} {_described(value)}" for key, value in settings.items())
+        # The heading of the table says already what these are.
+        named = (("" if key == "instruments" else key, v) for key, v in settings.items())
+        return ", ".join(f"{key} {_described(value)}".strip() for key, value in named)
     if isinstance(settings, list):
         return "; ".join(dict.fromkeys(map(_described, settings)))
     text = str(settings)

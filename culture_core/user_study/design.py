@@ -268,7 +268,7 @@ def _check_key(study: Study) -> None:
     if not isinstance(study.id, str) or type(study.seed) is not int or not study.raters:
         raise ValueError("id, seed or raters are missing")
     for code, picture in study.pictures.items():
-        texts = (picture.file_name, picture.system, picture.prompt, picture.language)
+        texts = (picture.file_name, picture.system, picture.prompt, picture.language, picture.content)
         if not all(isinstance(text, str) for text in texts) or picture.culture not in CULTURES:
             raise ValueError(f"picture {code!r}")
     for code, rater in study.raters.items():

@@ -27,18 +27,22 @@ class Picture(NamedTuple):
     culture: str
     """Code of the culture that the picture was made for."""
     seed: int
+    content: str = ""
+    """What every system drew, whatever text it was given for it: the prompt's id in the prompt list, or the
+    neutral prompt. Empty: the prompt itself."""
 
     @property
     def item(self) -> tuple[str, str, str, int]:
         """What was asked for: every system draws it once."""
-        return self.culture, self.language, self.prompt, self.seed
+        return self.culture, self.language, self.content or self.prompt, self.seed
 
 
 def read_run(folder: str | os.PathLike[str], systems: Sequence[str] = ()) -> list[Picture]:
     """The pictures of a run, in the order of its `metadata.jsonl`.
 
-    A system that ran at several strengths counts as several, each named with its strength. Further fields of
-    the metadata are ignored.
+    A system that ran at several strengths counts as several, each named with its strength. Pictures belong
+    together by `item` or `neutral` where the metadata have them, since treatments change the prompt, else by
+    `prompt`. Further fields are ignored.
 
     Args:
         systems: take these alone; none: all.
@@ -97,7 +101,10 @@ def _parse(line: str, where: str) -> tuple[Picture, Any]:
         culture(record["culture"])
     except ValueError as error:
         raise StudyError(f"{where}: {error}") from error
-    return Picture(*(record[name] for name in Picture._fields)), record.get("strength")
+    content = record.get("item") or record.get("neutral") or ""
+    if not isinstance(content, str):
+        raise StudyError(f"{where}: 'item' and 'neutral' must be texts, got {content!r}")
+    return Picture(*(record[name] for name in _TEXTS), record["seed"], content), record.get("strength")
 
 
 def _named(parsed: Sequence[tuple[Picture, Any]], systems: Sequence[str]) -> list[Picture]:

@@ -8,7 +8,6 @@ from scipy.stats import bootstrap, permutation_test
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from culture_core.reproduce.statistics import left, recovery
 from culture_core.significance import Resamples, holm, mcnemar, sign_flip_test
 
 
@@ -73,23 +72,6 @@ def test_the_interval_by_groups_is_wider_where_a_groups_members_are_alike():
     apart = Resamples(range(80))
     naive = apart.estimate(apart.means(values * 4, range(80)))
     assert four.high - four.low > 1.5 * (naive.high - naive.low)
-
-
-def test_ratios_are_those_of_the_reproduction():
-    """The same draws: the study in miniature could be computed with these."""
-    rng = random.Random(5)
-    groups = [f"th-{n}" for n in range(12)] * 3
-    rows = {
-        name: {"culture": [rng.random() < share for _ in groups], "group": groups}
-        for name, share in (("neutral", 0.2), ("explicit", 0.8), ("amplified", 0.6))
-    }
-    resamples = Resamples(groups)
-    means = {name: resamples.means(row["culture"], groups) for name, row in rows.items()}
-    gap = (means["amplified"] - means["neutral"]) / (means["explicit"] - means["neutral"])
-    expected = recovery(*([rows[name]] for name in ("amplified", "neutral", "explicit")))
-    assert resamples.estimate(gap) == pytest.approx(tuple(expected))
-    share = resamples.estimate(means["amplified"] / means["explicit"])
-    assert share == pytest.approx(tuple(left([rows["amplified"]], [rows["explicit"]])))
 
 
 def test_what_cannot_be_estimated_has_no_interval():

@@ -1,8 +1,16 @@
 """What every node promises to artists and to saved workflows."""
 
+import inspect
+import json
+import sys
+from pathlib import Path
+
 import pytest
 
 from culture_core.comfy.folders import OWN_KINDS
+from culture_core.cultures import CULTURES
+
+LOCALES = Path(__file__).resolve().parents[2] / "locales"
 
 DISPLAY_NAMES = {
     "CultureLoadSAE": "Load Culture SAE",
@@ -21,6 +29,8 @@ DISPLAY_NAMES = {
     "CultureStrengthSweep": "Culture Strength Sweep",
     "CultureGrid": "Culture Grid",
     "CultureScore": "Score Culture (CultureVQA)",
+    "CultureFromPrompt": "Culture from Prompt Language",
+    "CultureModifier": "Culture Modifier",
 }
 WIDGETS = {
     "CultureLoadSAE": ["file"],
@@ -50,6 +60,8 @@ WIDGETS = {
     "CultureStrengthSweep": ["start", "stop", "steps", "values", "label"],
     "CultureGrid": ["labels", "columns", "title"],
     "CultureScore": ["culture", "judge"],
+    "CultureFromPrompt": ["text", "threshold", "override", "when_unsure"],
+    "CultureModifier": ["text", "culture", "language"],
 }  # fmt: skip
 OUTPUTS = {
     "CultureProbeLayer": ["layer", "curve", "report", "languages"],
@@ -61,6 +73,8 @@ OUTPUTS = {
     "CultureStrengthSweep": ["strength", "labels"],
     "CultureGrid": ["sheet"],
     "CultureScore": ["score", "answers", "picture"],
+    "CultureFromPrompt": ["text", "culture", "language", "confidence", "report"],
+    "CultureModifier": ["text"],
 }
 ADDED_LATER = {
     "CultureAmplifyNeurons": ["encoders"],
@@ -123,3 +137,40 @@ def test_loading_the_pack_registers_its_folders(node_classes: dict[str, type]) -
     import folder_paths
 
     assert set(OWN_KINDS) <= set(folder_paths.folder_names_and_paths)
+
+
+@pytest.fixture
+def aliases(node_classes: dict[str, type], monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """What node search finds each node by, also where this version of ComfyUI has no such field."""
+    base = inspect.getmodule(next(iter(node_classes.values()))).__package__ + ".base"
+    io = sys.modules[base].io
+
+    class Schema(io.Schema):
+        def __init__(self, search_aliases: list[str], **fields: object) -> None:
+            super().__init__(**fields)
+            self.search_aliases = search_aliases
+
+    monkeypatch.setattr(sys.modules[base], "_KNOWN", sys.modules[base]._KNOWN | {"search_aliases"})
+    monkeypatch.setattr(io, "Schema", Schema)
+    return {name: node.define_schema().search_aliases for name, node in node_classes.items()}
+
+
+def test_search_finds_every_node_by_every_culture(aliases: dict[str, list[str]]) -> None:
+    names = {
+        name for culture in CULTURES.values() for name in (culture.name, culture.autonym, culture.region)
+    }
+    assert all(names <= set(found) for found in aliases.values())
+
+
+def test_search_finds_every_node_by_culture_style_and_country_in_all_languages(
+    aliases: dict[str, list[str]],
+) -> None:
+    files = list(LOCALES.glob("*/main.json"))
+    words = {json.loads(file.read_text(encoding="utf-8"))["cultureSearch"] for file in files}
+    assert len(files) == 16 and "culture, cultural, style, country" in words
+    assert all(set(", ".join(words).split(", ")) <= set(found) for found in aliases.values())
+
+
+def test_a_node_has_aliases_of_its_own(aliases: dict[str, list[str]]) -> None:
+    assert aliases["CultureAmplifyNeurons"][:2] == ["sae", "steer"]
+    assert all(len(found) == len(set(found)) for found in aliases.values())

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from culture_core.reproduce.statistics import DRAWS, left, mean, recovery, share
+from culture_core.reproduce.statistics import left, mean, recovery, share
+from culture_core.significance import DRAWS
 
 GROUPS = ["th house", "th house", "ja tree", "ja tree", "ko fish", "ko fish"]
 
@@ -28,6 +29,7 @@ def test_recovery_is_the_share_of_the_gap() -> None:
     assert recovery(TREATED, NEUTRAL, EXPLICIT).value == pytest.approx((9 - 2) / (11 - 2))
     assert recovery(NEUTRAL, NEUTRAL, EXPLICIT) == (0, 0, 0)
     assert recovery(EXPLICIT, NEUTRAL, EXPLICIT) == (1, 1, 1)
+    assert str(recovery(TREATED, NEUTRAL, NEUTRAL)) == "undefined"  # no gap
 
 
 def test_what_masking_leaves_is_relative_to_explicit_prompts() -> None:

@@ -91,7 +91,7 @@ def test_what_has_no_control_or_no_gap_is_warned_of(found):
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ({}, "no system is 'neutral': say which, of plain; explicit; pack"),
+        ({}, "no system is 'neutral': name it with --neutral, of plain; explicit; pack"),
         ({"nobody": "neutral"}, "the run has no system nobody"),
         ({"plain": "bare"}, "there is no treatment bare: there are neutral; explicit"),
         ({"plain": "neutral", "pack": "masked"}, "'pack' and 'masked' are both 'masked'"),

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from culture_core.studies import StudyError, read_measured
-from culture_core.studies.measured import CULTURE, Item
+from culture_core.studies.measured import CULTURE, Item, _described
 
 from .conftest import read_lines, write_lines
 
@@ -35,7 +35,7 @@ def test_a_run_is_read_with_all_that_was_found_of_it(finished):
     assert not found.measures["distance_to_neutral"].share
     picture = found.of("explicit")[Item("th-fish", "th", 1)]
     assert (picture.record["noun"], picture.strength) == ("fish", None)
-    assert dict(found.instruments)["noun accuracy"] == "instruments metric miniature"
+    assert dict(found.instruments)["noun accuracy"] == "metric miniature"
     assert [w for w in found.warnings if "stands in for a vision-language model" in w]
 
 
@@ -153,6 +153,14 @@ def test_figures_of_whole_systems_are_read_with_their_warnings(copied):
     assert found.sets == {
         "kid": {"neutral": 0.25}, "diversity, spread": {"neutral": 0.5}, "diversity, vendi": {"neutral": 1.5}
     }  # fmt: skip
-    assert found.instruments == (("kid", f"instruments metric inception, weights {'a' * 12}…"),)
+    assert found.instruments == (("kid", f"metric inception, weights {'a' * 12}…"),)
     assert "kid of neutral: few" in found.warnings
     assert [w for w in found.warnings if w.startswith("clip: 3 texts were too long")]
+
+
+def test_an_instrument_is_named_without_the_names_of_fields():
+    assert _described({"instruments": [{"metric": "miniature"}]}) == "metric miniature"
+    assert (
+        _described({"model": "m", "instruments": [{"metric": "alex", "kept": 3}]})
+        == "model m, metric alex, kept 3"
+    )

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from culture_core.user_study.design import design_study, read_key
 from culture_core.user_study.pictures import METADATA, StudyError, picture_path, read_run
 
 from .conftest import CULTURES, PROMPTS, SYSTEMS
@@ -44,6 +45,7 @@ def changed(run_folder, tmp_path):
         ({"file_name": "../../etc/passwd"}, "leads out of the run's folder"),
         ({"file_name": "/etc/passwd"}, "leads out of the run's folder"),
         ({"prompt": PROMPTS[1]}, "are both of system"),
+        ({"item": 5}, "'item' and 'neutral' must be texts"),
     ],
 )
 def test_a_wrong_line_is_refused_and_named(changed, fields, message):
@@ -82,3 +84,30 @@ def test_strengths_of_one_system_are_systems_of_their_own(run_folder, tmp_path):
     path.write_text("\n".join(map(json.dumps, [*lines[:12], *swept])), "utf-8")
     systems = {picture.system for picture in read_run(tmp_path / "run")}
     assert systems == {SYSTEMS[0], f"{SYSTEMS[1]}, strength 2.0", f"{SYSTEMS[1]}, strength 4.0"}
+
+
+@pytest.mark.parametrize("name", ["item", "neutral"])
+def test_treatments_of_one_item_belong_together(run_folder, tmp_path, name):
+    shutil.copytree(run_folder, tmp_path / "run")
+    path = tmp_path / "run" / METADATA
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    treated = [
+        {**line, name: line["prompt"], "prompt": f"{line['prompt']}, {line['system']}"} for line in lines
+    ]
+    path.write_text("\n".join(map(json.dumps, treated)), "utf-8")
+    pictures = read_run(tmp_path / "run")
+    assert {picture.item for picture in pictures} == {picture.item for picture in read_run(run_folder)}
+    assert {picture.prompt for picture in pictures} == {line["prompt"] for line in treated}
+    study = design_study(pictures, raters=18, questions=6, ratings=3)
+    study.write_key(tmp_path / "key.json")
+    assert read_key(tmp_path / "key.json").pictures == study.pictures
+
+
+def test_keys_from_before_items_had_a_content_are_read(run_folder, tmp_path):
+    study = design_study(read_run(run_folder), raters=18, questions=6, ratings=3)
+    study.write_key(tmp_path / "key.json")
+    record = json.loads((tmp_path / "key.json").read_text("utf-8"))
+    for picture in record["pictures"].values():
+        del picture["content"]
+    (tmp_path / "key.json").write_text(json.dumps(record), "utf-8")
+    assert read_key(tmp_path / "key.json").pictures == study.pictures
