@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -139,6 +141,34 @@ def test_judging_says_what_it_could_not_write_and_keeps_its_answers(
     assert re.search("No space left|Read-only file system", caplog.text)
     assert (disk / "judged" / "answers.jsonl").read_bytes() == before
     json.loads((disk / "judged" / "summary.json").read_text(encoding="utf-8"))
+
+
+def test_a_server_that_restarts_in_the_middle_of_a_run_is_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "graph.json").write_text(json.dumps(GRAPH))
+    (tmp_path / "systems.yaml").write_text(SYSTEMS)
+    servers: list[ComfyProtocolServer] = []
+
+    def restart(port: int) -> None:
+        servers[0].die()
+        time.sleep(1)
+        servers.append(ComfyProtocolServer(port=port).__enter__())
+
+    def fault(owner: ComfyProtocolServer, _graph: object) -> str | None:
+        if len(owner.graphs) != 5:
+            return None
+        threading.Thread(target=restart, args=(int(owner.url.rpartition(":")[2]),), daemon=True).start()
+        return "forget"  # the job that was in work is gone with the server
+
+    with ComfyProtocolServer(fault) as server:
+        servers.append(server)
+        command = ["generate", "miniature", "--systems", str(tmp_path / "systems.yaml"), "--limit", "1"]
+        assert main([*command, "--output", str(tmp_path / "run"), "--json", "--server", server.url]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["new"], result["failed"], result["lost"]) == (15, [], [])
+    assert len(servers[0].graphs) == 5 and len(servers[1].graphs) == 11
+    servers[1].die()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills forked processes")
