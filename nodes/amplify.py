@@ -8,6 +8,7 @@ from ..culture_core.files import CultureSAE, load_culture_sae
 from ..culture_core.schedule import parse_schedule
 from ..culture_core.selection import MODES as TOKEN_MODES
 from ..culture_core.selection import TokenSelection
+from ..culture_core.strength_warnings import strength_warnings
 from .base import (
     CultureSAEType,
     culture_input,
@@ -17,6 +18,7 @@ from .base import (
     file_input,
     problem_of,
     schema,
+    warnings_ui,
 )
 
 _CULTURE = (
@@ -97,9 +99,10 @@ class CultureAmplifyNeurons(io.ComfyNode):
         words: str,
         encoders: str = "",
     ) -> io.NodeOutput:
-        selection = TokenSelection.from_text(tokens, words)
+        code, selection = culture_or_none(culture), TokenSelection.from_text(tokens, words)
+        amplified = amplify_clip(clip, culture_sae, code, strength, mode, selection, encoders)
         return io.NodeOutput(
-            amplify_clip(clip, culture_sae, culture_or_none(culture), strength, mode, selection, encoders)
+            amplified, ui=warnings_ui(strength_warnings(culture_sae, code, [strength], mode))
         )
 
 
@@ -163,8 +166,12 @@ class CultureEncodeSchedule(io.ComfyNode):
     ) -> io.NodeOutput:
         code, stretches = culture_or_none(culture), parse_schedule(schedule, ramp)
         selection = TokenSelection.from_text(tokens, words)
+        conditioning = scheduled_conditioning(
+            clip, culture_sae, code, text, stretches, mode, selection, encoders
+        )
+        strengths = [stretch.strength for stretch in stretches]
         return io.NodeOutput(
-            scheduled_conditioning(clip, culture_sae, code, text, stretches, mode, selection, encoders)
+            conditioning, ui=warnings_ui(strength_warnings(culture_sae, code, strengths, mode))
         )
 
 

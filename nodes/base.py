@@ -91,6 +91,17 @@ def problem_of(*checks: Callable[[], object]) -> bool | str:
     return True
 
 
+def texts_ui(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Texts in what a node shows: `web/texts.js` puts them under it, and the history has them too. None take
+    away those of an earlier run."""
+    return {"text": tuple(texts)}
+
+
+def warnings_ui(warnings: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """As `texts_ui`, marked as warnings."""
+    return texts_ui([f"⚠ {warning}" for warning in warnings])
+
+
 def file_input(kind: str, tooltip: str) -> io.Combo.Input:
     """A combo of the files in `models/<kind>`."""
     return io.Combo.Input(

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..culture_core.comfy import for_preview, show_on_node
+from ..culture_core.comfy import for_preview
 from ..culture_core.languages import THRESHOLD, WHEN_UNSURE, culture_for, detection_report
 from ..culture_core.modifiers import MODIFIER_LANGUAGES, with_modifier
 from .base import (
@@ -13,6 +13,7 @@ from .base import (
     culture_or_none,
     problem_of,
     schema,
+    texts_ui,
 )
 
 _AUTO = "auto"
@@ -79,7 +80,6 @@ class CultureFromPrompt(io.ComfyNode):
                     "report", display_name="report", tooltip="What was found, and what follows from it."
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -91,9 +91,9 @@ class CultureFromPrompt(io.ComfyNode):
         chosen = None if override == _AUTO else culture_code(override)
         found = culture_for(text, threshold, chosen, when_unsure)
         report = detection_report(found, chosen)
-        show_on_node(for_preview(report), getattr(cls.hidden, "unique_id", None))
         label = culture_label(found.culture)
-        return io.NodeOutput(text, label, found.language or _UNCLEAR, found.confidence, for_preview(report))
+        outputs = text, label, found.language or _UNCLEAR, found.confidence, for_preview(report)
+        return io.NodeOutput(*outputs, ui=texts_ui([report]))
 
 
 class CultureModifier(io.ComfyNode):

@@ -1,6 +1,7 @@
 """Writing culture SAEs and layer enhancers to the output folder, where the loader nodes find them."""
 
 from comfy_api.latest import io, ui
+from torch import Tensor
 
 from ..culture_core.comfy import save_to_output
 from ..culture_core.files import CultureSAE, EnhancerFile
@@ -28,9 +29,15 @@ class CultureSaveSAE(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, culture_sae: CultureSAE, filename_prefix: str, author: str, licence: str, description: str
+        cls,
+        culture_sae: CultureSAE,
+        filename_prefix: str,
+        author: str,
+        licence: str,
+        description: str,
+        preview: Tensor | None = None,
     ) -> io.NodeOutput:
-        path = str(save_to_output(culture_sae, filename_prefix, author, licence, description))
+        path = str(save_to_output(culture_sae, filename_prefix, author, licence, description, preview))
         return io.NodeOutput(path, ui=ui.PreviewText(path))
 
 
@@ -55,9 +62,15 @@ class CultureSaveEnhancer(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, culture_enhancer: EnhancerFile, filename_prefix: str, author: str, licence: str, description: str
+        cls,
+        culture_enhancer: EnhancerFile,
+        filename_prefix: str,
+        author: str,
+        licence: str,
+        description: str,
+        preview: Tensor | None = None,
     ) -> io.NodeOutput:
-        path = str(save_to_output(culture_enhancer, filename_prefix, author, licence, description))
+        path = str(save_to_output(culture_enhancer, filename_prefix, author, licence, description, preview))
         return io.NodeOutput(path, ui=ui.PreviewText(path))
 
 
@@ -81,6 +94,12 @@ def _writing_inputs(kind: str) -> list[io.Input]:
             multiline=True,
             tooltip="What it is good for, with which model, at which strength. Empty: what the file says "
             "already.",
+        ),
+        io.Image.Input(
+            "preview",
+            optional=True,
+            tooltip="A picture kept in the file, such as a sheet from Culture Grid; a batch becomes a sheet. "
+            "Scaled down to 1024 pixels. Not connected: what the file has already.",
         ),
     ]
 

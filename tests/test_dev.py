@@ -157,10 +157,52 @@ def test_comfyui_path_is_used_instead_of_a_download(
     assert dev.ensure_comfyui("no interpreter is run") == tmp_path.resolve()
 
 
-def test_requirements_leave_out_comments_and_torchaudio(dev: ModuleType, tmp_path: Path) -> None:
+def test_requirements_leave_out_comments(dev: ModuleType, tmp_path: Path) -> None:
     path = tmp_path / "requirements.txt"
-    path.write_text("torch\ntorchaudio\n\n# a comment\nnumpy>=1.25  # another\n")
+    path.write_text("torch\n\n# a comment\nnumpy>=1.25  # another\n")
     assert dev.requirement_lines(path) == ["torch", "numpy>=1.25"]
+
+
+def test_every_version_of_comfyui_but_the_fetched_one_has_an_environment_of_its_own(
+    dev: ModuleType, tmp_path: Path
+) -> None:
+    assert dev.environment_for(tmp_path).name == ".venv-unknown"
+    for version, folder in ((dev.COMFYUI_VERSION, ".venv"), ("0.33.0", ".venv-0.33.0")):
+        (tmp_path / "comfyui_version.py").write_text(f'# written by the build\n__version__ = "{version}"\n')
+        assert dev.environment_for(tmp_path).name == folder
+
+
+def test_another_environment_has_its_own_packages_before_those_of_the_first(
+    dev: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dev, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(dev.venv.EnvBuilder, "_setup_pip", lambda *_: None)  # seconds, and not needed here
+    other = tmp_path / ".venv-0.33.0"
+    python = dev.ensure_environment(other)
+    shared, own = Path(dev.packages_of(tmp_path / ".venv")), Path(dev.packages_of(other))
+    shared.mkdir(parents=True)
+    for folder, modules in ((shared, ("shared_one", "twice")), (own, ("twice",))):
+        for module in modules:
+            (folder / f"{module}.py").write_text(f"place = {folder.name!r}, {folder.parents[2].name!r}\n")
+    code = "import shared_one, twice; print(shared_one.place[1], twice.place[1])"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == [".venv", ".venv-0.33.0"], done.stderr
+
+
+def test_what_is_shared_is_looked_at_again_when_it_has_changed(
+    dev: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = []
+    monkeypatch.setattr(dev, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(dev, "install", lambda *_: installed.append(1))
+    (tmp_path / "requirements.txt").write_text("torch\n")
+    for folder in (".venv", ".venv-0.33.0"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / ".venv" / "requirements.sha256").write_text("as it was")
+    for stamp, count in (("as it was", 1), ("as it was", 1), ("as it is now", 2)):
+        (tmp_path / ".venv" / "requirements.sha256").write_text(stamp)
+        dev.ensure_requirements("no interpreter is run", tmp_path, tmp_path / ".venv-0.33.0")
+        assert len(installed) == count
 
 
 def test_requirements_come_from_the_default_index_only(dev: ModuleType) -> None:

@@ -71,7 +71,7 @@ def locale(request: pytest.FixtureRequest, server: ComfyServer) -> Iterator[str]
     set_locale(server, "en")
 
 
-def wait(condition: Callable[[], Any], seconds: float = 120) -> Any:
+def wait(condition: Callable[[], Any], seconds: float = 300) -> Any:
     """What the condition gives as soon as it is true."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

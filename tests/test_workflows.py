@@ -94,7 +94,8 @@ def test_a_canvas_graph_has_the_widgets_and_sockets_of_existing_nodes(
         assert len(node["widgets_values"]) == len(widgets), node["type"]
         for (name, spec), value in zip(widgets, node["widgets_values"], strict=True):
             check_value(name, value, spec)
-        assert [output["type"] for output in node["outputs"]] == described["output"]
+        sockets = [output["type"] for output in node["outputs"]]
+        assert sockets == described["output"][: len(sockets)]  # newer versions of ComfyUI may add some
         assert {socket["name"] for socket in node["inputs"]} <= set(inputs_of(described))
     for link, source, slot, target, socket, kind in graph["links"]:
         output, entry = nodes[source]["outputs"][slot], nodes[target]["inputs"][socket]
@@ -115,4 +116,9 @@ def test_both_formats_are_what_the_generator_writes(info: dict[str, Any]) -> Non
     for name, build in GRAPHS.items():
         assert read(FOLDER / f"{name}_api.json") == api_format(build(), info), "run tools.make_workflows"
         if (FOLDER / f"{name}.json").exists():
-            assert read(FOLDER / f"{name}.json") == canvas_format(name, build(), info)
+            shipped, made = read(FOLDER / f"{name}.json"), canvas_format(name, build(), info)
+            for ours, node in zip(shipped["nodes"], made["nodes"], strict=True):
+                added = node["outputs"][len(ours["outputs"]) :]
+                assert not any(output["links"] for output in added)
+                del node["outputs"][len(ours["outputs"]) :]
+            assert shipped == made

@@ -88,11 +88,13 @@ class ComfyServer:
         arguments: tuple[str, ...] = (),
         start_timeout: float = 600,
         python: str = sys.executable,
+        pack: Path = PACK,
     ) -> None:
-        """`cpu=None` uses an accelerator where there is one; `arguments` go to `main.py`; seconds."""
+        """`cpu=None` uses an accelerator where there is one; `arguments` go to `main.py`; seconds; `pack` is
+        what is linked into its custom_nodes, if it does not lie there already."""
         self.comfyui, self.base = Path(comfyui).resolve(), Path(base).resolve()
         self.cpu, self.arguments, self.start_timeout, self.python = cpu, arguments, start_timeout, python
-        self.port = 0
+        self.pack, self.port = pack, 0
         self.process: subprocess.Popen | None = None
         self.log_path = self.base / "server.log"
         self._previous_sigterm: object = None
@@ -108,7 +110,7 @@ class ComfyServer:
     def __enter__(self) -> ComfyServer:
         if not (self.comfyui / "main.py").is_file():
             raise ServerError(f"{self.comfyui} is no ComfyUI: it has no main.py. Check COMFYUI_PATH.")
-        link_pack(self.base)
+        link_pack(self.base, self.pack)
         self._catch_sigterm()
         try:
             self._start()

@@ -33,7 +33,7 @@ from .prompts import PromptTracer
 from .reading import INJECTION_KEY, ComfyTextEncoder
 from .saving import checkpoint_path, save_to_output
 from .scoring import judge_choices, judge_state, score_images
-from .texts import for_preview, show_on_node
+from .texts import for_preview
 from .towers import state_of as text_encoder_state
 from .training import CONTRASTS, detect_neurons_in_clip, train_sae_on_clip
 
@@ -66,7 +66,6 @@ __all__ = [
     "save_to_output",
     "scheduled_conditioning",
     "score_images",
-    "show_on_node",
     "taken_layer",
     "text_encoder_folder",
     "text_encoder_folders",

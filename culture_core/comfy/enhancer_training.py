@@ -16,6 +16,7 @@ import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..encoders import HIDDEN_STATE
 from ..enhancer import Apply, Batch, EnhancerConfig, LayerEnhancer, train_enhancer
@@ -112,7 +113,7 @@ def train_enhancer_on_model(
         data = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         with ExitStack() as stack:
             stack.enter_context(_trainable(patched, image))
-            stack.enter_context(_clones_before_norms(encoder.model))
+            stack.enter_context(_without_writing_over(encoder.model))
             if checkpointing:
                 stack.enter_context(recomputed(encoder.model, image.model, image.vae.first_stage_model))
             stack.enter_context(_told(encoder, path))
@@ -305,13 +306,32 @@ def _leave_inference_mode(module: nn.Module) -> None:
 
 
 @contextmanager
-def _clones_before_norms(encoder: nn.Module) -> Iterator[None]:
-    """Within the context a norm gets its input as a copy, so that adding to it in place does no harm."""
+def _without_writing_over(encoder: nn.Module) -> Iterator[None]:
+    """Within the context nothing is overwritten that the backward pass needs: a norm gets its input as a
+    copy, so that adding to it in place does no harm, and a sum is a tensor of its own."""
     with ExitStack() as stack:
+        stack.enter_context(_SumsOfTheirOwn())
         for name, module in encoder.named_modules():
             if name.rpartition(".")[2] in _NORMS:
                 stack.callback(module.register_forward_pre_hook(_cloned).remove)
         yield
+
+
+class _SumsOfTheirOwn(TorchFunctionMode):
+    """Newer versions of ComfyUI let Llama-like layers write their sum over their input, which autograd
+    refuses."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        _types: object,
+        inputs: tuple[Any, ...] = (),
+        options: dict[str, Any] | None = None,
+    ) -> Any:
+        options = dict(options or {})
+        if function is torch.add:
+            options.pop("out", None)
+        return function(*inputs, **options)
 
 
 def _cloned(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -1,5 +1,6 @@
 """A text tower as it was published, as a ComfyUI CLIP."""
 
+import inspect
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import comfy.utils
 import folder_paths
 import torch
 from comfy.cli_args import args
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from .errors import TextEncoderError
@@ -38,6 +40,7 @@ __all__ = ["TextEncoderError", "build_clip", "load_text_encoder"]
 
 _E5 = "multilingual_e5"
 """Name in the CLIP of a BERT with an XLM-R vocabulary; files that were made for it carry it."""
+_CAN_BE_FIXED = "disable_dynamic" in inspect.signature(comfy.sd.CLIP).parameters
 _ATTACHMENT = "culture_tower"
 """Under which a patcher holds the tower that it shares."""
 
@@ -100,11 +103,16 @@ _SHARED: WeakValueDictionary[tuple[Any, ...], _SharedTower] = WeakValueDictionar
 """By path, state of the files, and precision."""
 
 
-def _shared_tower(published: Published) -> _SharedTower:
+def _shared_tower(published: Published, **options: Any) -> _SharedTower:
+    """The tower, loaded; `options` go to ComfyUI's CLIP."""
     tower = detect_tower(published)
     tokenizer = find_tokenizer(published, tower)
     if tower.transformer is BertTower and tokenizer.tokenizer.get_vocab().get("<s>") == tokenizer.start:
         tower = tower._replace(name=_E5)
+    operations = _operations(tower.weights)
+    # Memory that ComfyUI hands out by itself, in versions that do, knows nothing of the scales.
+    if operations is ScaledOperations and _CAN_BE_FIXED:
+        options["disable_dynamic"] = True
     target = SimpleNamespace(
         params={},
         clip=partial(TowerClip, tower, tokenizer.special),
@@ -116,11 +124,19 @@ def _shared_tower(published: Published) -> _SharedTower:
         parameters=sum(weight.numel() for weight in tower.weights.values()),
         model_options={
             "dtype": _precision(tower.weights),
-            "custom_operations": _operations(tower.weights),
+            "custom_operations": operations,
         },
+        **options,
     )
+    # With it newer versions of ComfyUI make a copy for another device; an adapter is part of the clone.
+    clip.patcher.cached_patcher_init = (_patcher_of, (published.path,))
     _fill(clip, tower, published.path)
     return _SharedTower(clip, tower._replace(weights={}), tokenizer)
+
+
+def _patcher_of(path: Path, **options: Any) -> ModelPatcher:
+    """A patcher of the tower that shares its weights with no other; `options` are ComfyUI's."""
+    return _shared_tower(read_published(path), **options).clip.patcher
 
 
 def _put_adapter(

@@ -163,11 +163,11 @@ class _Watch:
         find_embedding = tokenizer._try_get_embedding
 
         def note_embedding(name: str) -> tuple[Any, ...]:
-            found, leftover = find_embedding(name)
-            if found is not None:
+            found = find_embedding(name)  # (vectors, what is left); newer versions say the name in between
+            if found[0] is not None:
                 self.events.append(_Event(EMBEDDING + name, None))
-            self._leftover = leftover
-            return found, leftover
+            self._leftover = found[-1]
+            return found
 
         self._inner._try_get_embedding = note_embedding
         self._starts = tokenizer.tokens_start
@@ -270,6 +270,10 @@ class _Word(NamedTuple):
     text: str
     sources: list[int]
 
+    def spellings(self) -> tuple[str, ...]:
+        """As versions of ComfyUI have it: with the white space before a following embedding, or without."""
+        return (self.text, self.text[:-1]) if self.text[-1:].isspace() else (self.text,)
+
 
 def _words(text: str, weighted: bool) -> Iterator[_Word]:
     """The strings that ComfyUI tokenises one by one (`SDTokenizer.tokenize_with_weights`), with their
@@ -279,9 +283,9 @@ def _words(text: str, weighted: bool) -> Iterator[_Word]:
         plain = _unescape(segment)
         spelled = "".join(char for char, _ in plain)
         start = 0
-        for match in re.finditer(f" (?={EMBEDDING})|\n(?={EMBEDDING})", spelled):
+        for match in re.finditer(f"(?<=[ \n]){EMBEDDING}", spelled):
             yield _word(plain[start : match.start()])
-            start = match.end()
+            start = match.start()
         yield _word(plain[start:])
 
 
@@ -297,10 +301,10 @@ def _sources(words: list[_Word], place: int, event: _Event) -> tuple[int, list[i
             if word.text.startswith(EMBEDDING):
                 return number + 1, _leftover(word, event.text)
         elif event.ids is None:
-            if word.text.strip("\n") == event.text:
-                return number, word.sources
-        elif word.text == event.text:
-            return number + 1, word.sources
+            if event.text in (text.strip("\n") for text in word.spellings()):
+                return number, word.sources[: len(event.text)]
+        elif event.text in word.spellings():
+            return number + 1, word.sources[: len(event.text)]
     return place, None
 
 

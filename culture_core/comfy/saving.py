@@ -6,9 +6,13 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import folder_paths
+from torch import Tensor
 
 from ..files import CultureSAE, EnhancerFile, save_culture_sae, save_enhancer
+from ..previews import encode_preview
+from ..sheets import picture_grid
 from .folders import output_folder
+from .pictures import pil_images
 
 CHECKPOINTS = "culture_checkpoints"
 """Folder for unfinished trainings; no loader node lists it."""
@@ -16,27 +20,36 @@ _PLAIN_NAME = re.compile(r"\w[\w .-]{0,99}")
 
 
 def save_to_output(
-    item: CultureSAE | EnhancerFile, prefix: str, author: str = "", licence: str = "", description: str = ""
+    item: CultureSAE | EnhancerFile,
+    prefix: str,
+    author: str = "",
+    licence: str = "",
+    description: str = "",
+    preview: Tensor | None = None,
 ) -> Path:
     """Write a culture SAE or a layer enhancer under the next free number; returns where.
 
     Args:
         prefix: name before the number, with subfolders and ComfyUI's `%year%` and the like if wanted.
         author: this and the other texts replace what the item says of itself, unless they are empty.
+        preview: an IMAGE that replaces the item's preview; several pictures become one sheet.
 
     Raises:
-        ValueError: for a prefix that is no file name or leads out of the folder.
+        ValueError: for a prefix that is no file name or leads out of the folder, or a preview
+            that is too large.
         FileError: where the content is damaged or cannot be written.
     """
     kind = "culture_sae" if isinstance(item, CultureSAE) else "culture_enhancer"
     _check_prefix(prefix)
     folder, name, number, *_ = folder_paths.get_save_image_path(prefix, str(output_folder(kind)))
     given = {"author": author.strip(), "licence": licence.strip(), "description": description.strip()}
-    texts: dict[str, Any] = {field: text for field, text in given.items() if text}
+    changes: dict[str, Any] = {field: text for field, text in given.items() if text}
+    if preview is not None:
+        changes["preview"] = encode_preview(picture_grid(pil_images(preview)))
     path = Path(folder) / f"{name}_{number:05}_.safetensors"
     if isinstance(item, CultureSAE):
-        return save_culture_sae(replace(item, **texts), path)
-    return save_enhancer(replace(item, **texts), path)
+        return save_culture_sae(replace(item, **changes), path)
+    return save_enhancer(replace(item, **changes), path)
 
 
 def checkpoint_path(name: str) -> Path | None:

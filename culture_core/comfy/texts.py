@@ -1,20 +1,5 @@
 """Reports as ComfyUI shows them."""
 
-import sys
-
-
-def show_on_node(text: str, node: str | None) -> None:
-    """Write a text on a node of the graph that runs; does nothing outside of a server.
-
-    Args:
-        node: id of the node; None: nowhere.
-    """
-    # Not imported: where ComfyUI has no server, there is no node to write on.
-    server = sys.modules.get("server")
-    running = getattr(getattr(server, "PromptServer", None), "instance", None)
-    if running is not None and node is not None:
-        running.send_progress_text(text, node)
-
 
 def for_preview(report: str) -> str:
     """A report that keeps its lines and tables in Preview as Text, which takes texts for Markdown.

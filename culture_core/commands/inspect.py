@@ -5,6 +5,7 @@ sparsify, SAELens and dictionary_learning keep SAEs. Everything is checked as it
 that this command describes can be loaded; no code of a file is run.
 
   python -m culture_core inspect models/culture_sae/miniature.safetensors
+  python -m culture_core inspect my_culture.safetensors --preview preview.png
 
 What the numbers mean:
   k          latents that may be active at once
@@ -13,11 +14,14 @@ What the numbers mean:
              ranking subtracts, the mean or the maximum of the other cultures
   best       the strength at which the culture showed best on validation prompts
   limit      the strength beyond which nouns suffered there
+  preview    a picture that the file carries; --preview writes it as PNG
 """
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .common import CommandError, add_overwrite_argument, new_picture, write_picture
 
 if TYPE_CHECKING:
     from ..files import CultureSAE, EnhancerFile
@@ -29,6 +33,8 @@ _APART = ("cultures", "overlap", "training", "notes")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="file, or folder of another library")
+    parser.add_argument("--preview", type=Path, metavar="PNG", help="write the file's preview picture there")
+    add_overwrite_argument(parser)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -36,19 +42,37 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..files import ENHANCER, SAE, load_culture_sae, load_enhancer
 
     path = options.file
-    if path.is_dir():
+    new_picture(options.preview, options.overwrite)
+    if path.is_dir() and options.preview is None:
         return {"file": str(path), **_foreign(path)}
     metadata = read_head(path, "file of this pack").metadata
     kind = metadata.get("format")
-    if kind == SAE.key:
-        found = _sae(load_culture_sae(path))
-    elif kind == ENHANCER.key:
-        found = _enhancer(load_enhancer(path))
+    if kind in (SAE.key, ENHANCER.key):
+        item = load_culture_sae(path) if kind == SAE.key else load_enhancer(path)
+        found = _sae(item) if kind == SAE.key else _enhancer(item)
+        found["preview"] = _preview(item, options.preview)
+    elif options.preview is not None:
+        raise CommandError(f"{path} is no file that carries a preview: nothing was written")
     elif "run" in metadata:
         found = _checkpoint(path)
     else:
         raise FileError(f"{path}: is a safetensors file, but none of this pack's")
     return {"file": str(path), **found}
+
+
+def _preview(item: "CultureSAE | EnhancerFile", target: Path | None) -> dict[str, Any] | None:
+    """What is told of the preview; it is written where a target is given."""
+    from ..previews import decode_preview
+
+    if not item.preview:
+        if target is not None:
+            raise CommandError(f"{item.path} has no preview: nothing was written")
+        return None
+    picture = decode_preview(item.preview)
+    if target is not None:
+        write_picture(target, picture)
+    told = {"width": picture.width, "height": picture.height, "bytes": len(item.preview)}
+    return told | ({"written": str(target)} if target else {})
 
 
 def describe(result: dict[str, Any]) -> str:

@@ -1,11 +1,14 @@
 """Culture SAE and enhancer files: what is written comes back, and nothing bad is read."""
 
+import base64
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -24,6 +27,7 @@ from culture_core.files import (
 )
 from culture_core.neuron_figures import Curve, Selection, Trial
 from culture_core.neurons import CultureNeurons
+from culture_core.previews import encode_preview
 from culture_core.sae import TopKSAE
 
 FINGERPRINT = {
@@ -82,6 +86,23 @@ def test_an_enhancer_comes_back_bit_for_bit(tmp_path):
         assert torch.equal(again.enhancer.state_dict()[name], tensor), name
 
 
+def test_a_preview_comes_back_bit_for_bit_and_stands_where_other_programs_look(tmp_path):
+    preview = encode_preview(Image.linear_gradient("L"))
+    sae = save_culture_sae(replace(culture_sae(), preview=preview), tmp_path / "s.safetensors")
+    enhancer = EnhancerFile(LayerEnhancer(8, 3), 4, FINGERPRINT, preview=preview)
+    saved = save_enhancer(enhancer, tmp_path / "e.safetensors")
+    assert load_culture_sae(sae).preview == load_enhancer(saved).preview == preview
+    with safe_open(sae, "pt") as file:
+        kind, _, data = file.metadata()["modelspec.thumbnail"].partition(",")
+    assert kind == "data:image/jpeg;base64" and base64.b64decode(data) == preview
+
+
+def test_a_preview_that_could_not_be_read_is_not_written(tmp_path):
+    with pytest.raises(FileError, match="preview is no JPEG.*nothing was written"):
+        save_culture_sae(replace(culture_sae(), preview=b"<script>"), tmp_path / "s.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_is_overwritten_unasked(path):
     before = path.read_bytes()
     with pytest.raises(FileError, match="there already"):
@@ -115,6 +136,7 @@ def enhancer_instead(path: Path) -> None:
     save_enhancer(EnhancerFile(LayerEnhancer(8, 3), 4, FINGERPRINT), path, overwrite=True)
 
 
+NO_PICTURE = "data:image/jpeg;base64,PHNjcmlwdD4="
 TOO_WIDE = {**FINGERPRINT, "width": 1e9}
 BAD = {
     "missing": lambda path: path.unlink(),
@@ -142,6 +164,8 @@ BAD = {
     "encoder a list": lambda path: rewrite(path, metadata={"encoder": "[1]"}),
     "encoder too large": lambda path: rewrite(path, metadata={"encoder": json.dumps(TOO_WIDE)}),
     "encoder missing": lambda path: rewrite(path, drop=("encoder",)),
+    "preview a link": lambda path: rewrite(path, metadata={"modelspec.thumbnail": "https://example.com/a.jpg"}),
+    "preview no picture": lambda path: rewrite(path, metadata={"modelspec.thumbnail": NO_PICTURE}),
     "culture code": lambda path: rewrite(path, metadata={"cultures": json.dumps({"../x": {"name": "x"}})}),
 }  # fmt: skip
 

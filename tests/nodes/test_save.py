@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from culture_core.files import load_culture_sae, load_enhancer
+from culture_core.previews import decode_preview
 
 
 @pytest.fixture
@@ -69,6 +70,23 @@ def test_signing_changes_the_file_and_not_the_object(save: Callable[..., Path], 
     signed = load_culture_sae(save("mine", " Ada ", "CC-BY-4.0", "Für 日本\n2 lines"))
     assert (signed.author, signed.licence, signed.description) == ("Ada", "CC-BY-4.0", "Für 日本\n2 lines")
     assert sae == before and sae.author != "Ada"
+
+
+def test_a_preview_is_kept_in_the_file_and_stays_there(
+    node_classes: dict[str, type], sae: Any, output: Path
+) -> None:
+    save = node_classes["CultureSaveSAE"].execute
+    red, green = torch.zeros(2, 24, 32, 3).unbind()
+    red[..., 0], green[..., 1] = 1, 1
+    first = load_culture_sae(save(sae, "mine", "", "", "", torch.stack([red, green])).args[0])
+    sheet = decode_preview(first.preview)
+    assert sheet.width > 64 and sheet.height >= 24
+    row = [sheet.getpixel((x, sheet.height // 2)) for x in range(sheet.width)]
+    colours = {tuple(value > 200 for value in pixel) for pixel in row}
+    assert {(True, False, False), (False, True, False)} <= colours
+    assert not sae.preview
+    again = load_culture_sae(save(replace(sae, preview=first.preview), "again", "", "", "").args[0])
+    assert again.preview == first.preview
 
 
 def test_dates_are_filled_in(save: Callable[..., Path]) -> None:

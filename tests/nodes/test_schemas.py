@@ -77,13 +77,15 @@ OUTPUTS = {
     "CultureModifier": ["text"],
 }
 ADDED_LATER = {
+    "CultureSaveSAE": ["preview"],
+    "CultureSaveEnhancer": ["preview"],
     "CultureAmplifyNeurons": ["encoders"],
     "CultureApplyEnhancer": ["encoders"],
     "CultureProbeLayer": ["bootstrap", "batch_size", "per_language", "criterion"],
     "CultureLoadTextEncoder": ["adapter"],
 }
 """Saved workflows hold widget values by position: append, never insert or rename."""
-SOCKETS = {"model", "vae", "clip", "culture_sae", "culture_enhancer", "culture_pairs", "images"}
+SOCKETS = {"preview", "model", "vae", "clip", "culture_sae", "culture_enhancer", "culture_pairs", "images"}
 
 
 def test_the_pack_offers_exactly_these_nodes(node_classes: dict[str, type]) -> None:

@@ -196,9 +196,9 @@ def test_a_cancelled_run_goes_on_and_ends_as_the_undisturbed_one(
 def test_an_encoder_that_gradients_do_not_get_through_is_said(
     train: Callable[..., tuple], plain_clip: Any
 ) -> None:
-    """As the Llama-like ones of newer versions of ComfyUI, which add into a buffer."""
+    """One that writes into a buffer."""
     last = ComfyTextEncoder(plain_clip).layer_modules()[-1]
-    handle = last.register_forward_hook(lambda _m, _i, x: torch.add(x, 0.0, out=torch.empty_like(x)))
+    handle = last.register_forward_hook(lambda _m, _i, x: torch.mul(x, 1.0, out=torch.empty_like(x)))
     try:
         with pytest.raises(
             ValueError, match=r"'multilingual_e5' \(bert\).*python -m culture_core train-enhancer"

@@ -7,15 +7,22 @@
 | `X.scale_input`, `X.input_scale` | for arithmetic in float8, which text encoders do without |
 """
 
+import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import comfy.float
+import comfy.model_patcher
 import comfy.ops
+import comfy.utils
 import torch
 from torch import Tensor, nn
 
 from ..errors import TextEncoderError
+
+# Newer versions of ComfyUI have moved it.
+_string_to_seed = getattr(comfy.utils, "string_to_seed", None) or comfy.model_patcher.string_to_seed
 
 SCALE = "scale_weight"
 _SCALES = (SCALE, "weight_scale")
@@ -79,7 +86,24 @@ class ScaledOperations(comfy.ops.manual_cast):
             super()._load_from_state_dict(state, prefix, *rest)
 
         def forward_comfy_cast_weights(self, x: Tensor) -> Tensor:
-            return super().forward_comfy_cast_weights(x * self._scale(x))
+            patches = self.weight_function
+            if self.scale_weight is not None and patches:
+                self.weight_function = [partial(self._patched, patches)]
+            try:
+                return super().forward_comfy_cast_weights(x * self._scale(x))
+            finally:
+                self.weight_function = patches
+
+        def _patched(self, patches: list[Any], weight: Tensor) -> Tensor:
+            """W with ComfyUI's patches where memory is short, rounded as where they are put in place.
+
+            Versions differ in whether they convert W for a patch, so that is done here for all."""
+            matrix = self.convert_weight(weight)
+            for patch in map(copy.copy, patches):
+                patch.convert_func = patch.set_func = None
+                matrix = patch(matrix)
+            seed = _string_to_seed(getattr(patches[-1], "key", ""))
+            return self.set_weight(matrix, seed=seed, return_weight=True).to(weight.dtype)
 
         def convert_weight(self, weight: Tensor, inplace: bool = False, **_: Any) -> Tensor:
             """For ComfyUI's patches: the matrix that W stands for."""

@@ -164,7 +164,10 @@ def tekken_model() -> torch.Tensor:
     known = {1: "<s>", 2: "</s>", 3: "[INST]", 4: "[/INST]", 11: "<pad>", 17: "[SYSTEM_PROMPT]"}
     special = [known.get(rank, f"[RESERVED_{rank}]") for rank in range(18)] + ["[/SYSTEM_PROMPT]"]
     content = {
-        "config": {"default_vocab_size": len(pieces) + len(special)},
+        "config": {
+            "default_vocab_size": len(pieces) + len(special),
+            "default_num_special_tokens": len(special),
+        },
         "vocab": [
             {"rank": rank, "token_bytes": base64.b64encode(piece).decode()}
             for rank, piece in enumerate(pieces)

@@ -371,6 +371,7 @@ def test_a_patch_does_not_change_the_names_of_the_weights(clip: CLIP) -> None:
 def test_a_patcher_that_got_another_copy_of_the_encoder_is_patched_there(clip_l: CLIP) -> None:
     moved = clip_l.clone()
     moved.patcher.model = copy.deepcopy(clip_l.cond_stage_model)
+    moved.patcher.backup, moved.patcher.object_patches_backup = {}, {}  # as ComfyUI's own nodes do
     before = encode(clip_l, PROMPT)
     assert not torch.equal(encode(shifted(moved), PROMPT), before)
     assert torch.equal(encode(clip_l, PROMPT), before) and hooks_on(clip_l) == 0

@@ -13,12 +13,12 @@ from torch import nn
 
 from culture_core.comfy import ComfyTextEncoder, load_text_encoder
 from culture_core.comfy.enhancer_training import (
-    _clones_before_norms,
     _ImageModel,
     _leave_inference_mode,
     _through,
     _told,
     _with_enhancer,
+    _without_writing_over,
 )
 from culture_core.comfy.recomputing import blocks_of, recomputed
 from culture_core.enhancer import LayerEnhancer
@@ -47,9 +47,9 @@ def test_gradients_of_every_encoder_are_those_of_finite_differences(place: objec
                 total = total + (part * weight).double().sum()
         return total
 
-    with torch.enable_grad(), _clones_before_norms(encoder.model):
+    with torch.enable_grad(), _without_writing_over(encoder.model):
         (gradient,) = torch.autograd.grad(value(), [enhancer.gain])
-    with torch.enable_grad(), _clones_before_norms(encoder.model), recomputed(encoder.model):
+    with torch.enable_grad(), _without_writing_over(encoder.model), recomputed(encoder.model):
         (again,) = torch.autograd.grad(value(), [enhancer.gain])
     assert torch.equal(again, gradient) and len(list(blocks_of(encoder.model))) >= encoder.info.layers
     step = 1e-2 * torch.sign(gradient)
@@ -91,7 +91,7 @@ def test_hooks_for_gradients_change_no_bit_and_go() -> None:
     model = ComfyTextEncoder(clip, "t5xxl").model
     with torch.no_grad():
         before = clip.encode_from_tokens(clip.tokenize(PROMPT))
-        with pytest.raises(ZeroDivisionError), _clones_before_norms(model):
+        with pytest.raises(ZeroDivisionError), _without_writing_over(model):
             assert torch.equal(clip.encode_from_tokens(clip.tokenize(PROMPT)), before)
             raise ZeroDivisionError
     assert not any(module._forward_pre_hooks for module in model.modules())

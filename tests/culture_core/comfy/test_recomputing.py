@@ -14,7 +14,7 @@ from comfy.sd import CLIP
 from torch import Tensor, nn
 
 from culture_core.comfy import ComfyTextEncoder, patch_clip
-from culture_core.comfy.enhancer_training import _clones_before_norms, _through, _with_enhancer
+from culture_core.comfy.enhancer_training import _through, _with_enhancer, _without_writing_over
 from culture_core.comfy.recomputing import blocks_of, recomputed
 from culture_core.enhancer import LayerEnhancer
 
@@ -133,7 +133,7 @@ def test_a_patch_inside_a_block_counts_on_the_way_back_too(clips: Callable[[str]
     for models in ((), (encoder.model,)):
         apply = _through(_with_enhancer(patched, enhancer, 0, encoder.key))
         patched.load_model()
-        with torch.enable_grad(), _clones_before_norms(encoder.model), recomputed(*models):
+        with torch.enable_grad(), _without_writing_over(encoder.model), recomputed(*models):
             value = apply(enhancer, ["a red house"], None)["cross_attn"].square().sum()
             found.append(torch.autograd.grad(value, [enhancer.gain])[0])
     assert torch.equal(*found)

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from culture_core.__main__ import main
 from culture_core.enhancer import EnhancerConfig, LayerEnhancer, train_enhancer
-from culture_core.files import CultureSAE, save_culture_sae
+from culture_core.files import CultureSAE, Strengths, save_culture_sae
+from culture_core.neurons import CultureNeurons
+from culture_core.previews import encode_preview
 from culture_core.sae import SAEConfig, TopKSAE, train_sae
 from culture_core.sae.formats import LIBRARIES, export_sae
 
@@ -46,6 +49,33 @@ def test_a_layer_enhancer_is_described(capsys):
     text, found = shown(capsys, MODELS / "culture_enhancer" / "miniature.safetensors")
     assert found["kind"] == "layer enhancer" and (found["width"], found["bottleneck"]) == (384, 128)
     assert "bottleneck   128" in text
+
+
+def test_all_that_a_shared_file_says_of_itself_is_told_and_its_preview_written(capsys, tmp_path):
+    neurons = CultureNeurons(torch.arange(2), *(torch.ones(2) for _ in range(4)))
+    preview = encode_preview(Image.new("RGB", (48, 32), (200, 30, 30)))
+    shared = CultureSAE(
+        TopKSAE(8, 32, 4), 11, "hidden_state", FINGERPRINT, {"th": neurons}, "g", {"th": Strengths(1.5, 3.0)},
+        licence="CC0", author="Ada", description="Two\nlines", preview=preview,
+    )  # fmt: skip
+    path, picture = save_culture_sae(shared, tmp_path / "shared.safetensors"), tmp_path / "preview.png"
+    text, found = shown(capsys, path)
+    assert (found["author"], found["licence"], found["description"]) == ("Ada", "CC0", "Two\nlines")
+    assert found["preview"] == {"width": 48, "height": 32, "bytes": len(preview)}
+    assert (found["encoder_key"], found["layer"], found["cultures"]["th"]["limit"]) == ("g", 11, 3.0)
+    assert f"preview      width 48, height 32, bytes {len(preview)}" in text
+    assert main(["inspect", str(path), "--preview", str(picture)]) == 0
+    with Image.open(picture) as written:
+        assert written.format == "PNG" and written.size == (48, 32) and written.getpixel((9, 9))[0] > 180
+    before = picture.read_bytes()
+    assert main(["inspect", str(path), "--preview", str(picture)]) == 1 and picture.read_bytes() == before
+
+
+def test_a_preview_that_is_not_there_is_not_written(capsys, tmp_path, caplog):
+    target = tmp_path / "preview.png"
+    for path in (MODELS / "culture_sae" / "miniature.safetensors", tmp_path):
+        assert main(["inspect", str(path), "--preview", str(target)]) == 1
+    assert "has no preview" in caplog.text and not target.exists()
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
