@@ -19,10 +19,17 @@ from .atomic import atomic_path
 def write_safetensors(
     path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> None:
-    """Write a safetensors file; it appears whole or not at all, and replaces one that is there."""
+    """Write a safetensors file; it appears whole or not at all, and replaces one that is there.
+
+    Raises:
+        OSError: where it cannot be written, as on a full disk.
+    """
     plain = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(plain, temporary, metadata=dict(metadata))
+        try:
+            save_file(plain, temporary, metadata=dict(metadata))
+        except SafetensorError as error:  # for what the system says, a full disk for instance
+            raise OSError(f"{path}: cannot be written ({error}); look at the folder and the disk") from error
 
 
 def read_checkpoint(path: Path) -> tuple[str | None, dict[str, Tensor]]:

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError
-
 from .checkpoints import write_safetensors
 from .cultures import CULTURES
 from .encoders import FEATURES, HIDDEN_STATE
@@ -245,8 +243,10 @@ def _write(content: Content, overwrite: bool) -> Path:
         raise FileError(f"{path}: is there already; choose another name, or allow overwriting")
     try:
         write_safetensors(path, content.tensors, content.metadata)
-    except (OSError, SafetensorError) as error:
-        raise FileError(f"{path}: cannot be written ({error}); look at the folder and the disk") from error
+    except OSError as error:
+        raise FileError(
+            f"{path}: cannot be written ({error.__cause__ or error}); look at the folder and the disk"
+        ) from error
     return path
 
 

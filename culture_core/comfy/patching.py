@@ -186,7 +186,7 @@ class _Installed:
         return self._functions[device]
 
 
-def _flat_row(row: Iterable[object], width: int, pad: int | None) -> list[int | None]:
+def _flat_row(row: Iterable[Any], width: int, pad: int | None) -> list[int | None]:
     """Ids of a row as the encoder will see it: None for each vector of a textual inversion.
 
     Vectors of another encoder's width are skipped by the encoder, which pads the row at its end instead.

@@ -96,7 +96,7 @@ def choose_encoders(clip: comfy.sd.CLIP, choice: str = "") -> list[str]:
             f"This CLIP has no encoder {', '.join(missing)}: it has {', '.join(encoders)}. "
             "Name one or several of them, or write 'all'."
         )
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(key for key in found if key is not None))
 
 
 def find_places(encoder: comfy.sd1_clip.SDClipModel) -> Places:

@@ -79,7 +79,7 @@ class ComfyTextEncoder(TextEncoder):
         attention = self.places.layers[0].attention
         # Linear attention may have no heads to speak of.
         module = self.model.get_submodule(attention) if attention else None
-        heads = getattr(module, "heads", None) or getattr(module, "num_heads", 1)
+        heads: int = getattr(module, "heads", None) or getattr(module, "num_heads", None) or 1
         return EncoderInfo(
             family, self.model.num_layers, width, heads, vocabulary, family not in BIDIRECTIONAL
         )
@@ -168,7 +168,7 @@ class ComfyTextEncoder(TextEncoder):
     def fingerprint_weights(self, layer: int) -> Tensor:
         """See `TextEncoder.fingerprint_weights`."""
         if self.places.layers[layer].output is not None:
-            return self.attention_output_module(layer).weight
+            return self.attention_output_module(layer).get_parameter("weight")
         return next(self.layer_modules()[layer].parameters())
 
     def watch_attention(

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..file_checks import FileError, read_head
-    from ..files import ENHANCER, SAE, load_culture_sae, load_enhancer
+    from ..files import ENHANCER, SAE, CultureSAE, load_culture_sae, load_enhancer
 
     path = options.file
     new_picture(options.preview, options.overwrite)
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     kind = metadata.get("format")
     if kind in (SAE.key, ENHANCER.key):
         item = load_culture_sae(path) if kind == SAE.key else load_enhancer(path)
-        found = _sae(item) if kind == SAE.key else _enhancer(item)
+        found = _sae(item) if isinstance(item, CultureSAE) else _enhancer(item)
         found["preview"] = _preview(item, options.preview)
     elif options.preview is not None:
         raise CommandError(f"{path} is no file that carries a preview: nothing was written")

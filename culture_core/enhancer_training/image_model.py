@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from PIL import Image
@@ -32,6 +32,13 @@ class Condition(NamedTuple):
     """[B, S, d]"""
     pooled: Tensor | None
     """[B, e]; None where the model takes none."""
+
+    @property
+    def vector(self) -> Tensor:
+        """`pooled` for a model that takes it."""
+        if self.pooled is None:
+            raise ValueError("this pipeline gives no pooled conditioning")
+        return self.pooled
 
 
 def load_pipeline(folder: Path, precision: str = "float32") -> "DiffusionPipeline":
@@ -88,7 +95,7 @@ class ImageModel:
 
     def __init__(self, pipe: "DiffusionPipeline") -> None:
         self.pipe = pipe
-        self.model: Any = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+        self.model = cast(Any, getattr(pipe, "unet", None) or getattr(pipe, "transformer", None))
         self.kind = type(self.model).__name__
         if self.kind not in _KINDS:
             raise ValueError(

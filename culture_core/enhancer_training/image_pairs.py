@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from PIL import Image, ImageOps
@@ -17,7 +17,20 @@ from ..enhancer import Batch
 from ..fingerprint import fingerprint_values
 from ..pairs import PairError, PromptPair, load_pairs
 from ..splits import ENHANCER_TRAINING, VALIDATION, check_usable, left_out, usable
-from .image_model import ImageModel, to_pixels
+from .image_model import to_pixels
+
+
+class PictureModel(Protocol):
+    """What pairs need of an image model."""
+
+    vae: Any
+
+    @property
+    def multiple(self) -> int:
+        """What the edges of pictures must be multiples of, pixels."""
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Latents [B, C, h, w] of pictures [B, 3, H, W] from −1 to 1."""
 
 
 class ImagePairs:
@@ -31,7 +44,7 @@ class ImagePairs:
         self,
         pairs: Sequence[PromptPair],
         folder: str | os.PathLike[str],
-        model: ImageModel,
+        model: PictureModel,
         size: int,
         store: Path | None = None,
     ) -> None:

@@ -78,7 +78,8 @@ class Texts:
             path: file that keeps what was written.
             open_vlm: gives the language model; called when one is needed.
         """
-        self._path, self._open, self._vlm = path, open_vlm, None
+        self._path, self._open = path, open_vlm
+        self._vlm: VLM | None = None
         self._written = _read_written(path)
 
     def text(self, prompt: Prompt, treatment: str) -> str:

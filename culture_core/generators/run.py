@@ -339,8 +339,11 @@ def _work(board: _Board, worker: Worker) -> None:
 
 
 def _comes_back(board: _Board, worker: Worker) -> bool:
-    """Wait for a worker that was lost, a little longer each time."""
-    for attempt in range(board.retries + 2):
+    """Wait for a worker that was lost, a little longer each time.
+
+    A minute with the usual settings: a server that restarts is there again by then.
+    """
+    for attempt in range(board.retries + 4):
         if board.stopped():
             return False
         if worker.alive():

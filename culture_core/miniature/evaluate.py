@@ -144,6 +144,8 @@ def test(study: Study) -> dict[str, Score]:
     """Every row of the README's table, on test prompts."""
     pairs = prompt_pairs("test")
     neutral, explicit = prompts_of(pairs, cultural=False), prompts_of(pairs, cultural=True)
+    enhancer = study.enhancer
+    assert enhancer is not None, "train it first"
     unseen = prompt_pairs("unseen")
     english = prompts_of(prompt_pairs("test", english=True), cultural=False)
     sae, neurons = study.file.sae, study.file.cultures
@@ -162,7 +164,7 @@ def test(study: Study) -> dict[str, Score]:
         "explicit, culture neurons masked": lambda: masked()["neurons"],
         "explicit, random latents masked (frequency-matched)": lambda: masked()["frequency"],
         "explicit, random latents masked (norm-matched)": lambda: masked()["norm"],
-        "neutral, enhanced": lambda: study.measure(neutral, enhance(study.enhancer, list(neurons))),
+        "neutral, enhanced": lambda: study.measure(neutral, enhance(enhancer, list(neurons))),
         "neutral English": lambda: study.measure(english),
         "neutral English, amplified": lambda: study.measure(english, amplify(sae, neurons, best)),
         "explicit, nouns never trained on": lambda: study.measure(prompts_of(unseen, cultural=True)),

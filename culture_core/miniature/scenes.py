@@ -5,6 +5,7 @@ arbitrary marks, distinct from one another, and say nothing about the cultures w
 A picture without culture is grey and plain.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -208,7 +209,7 @@ def draw_scene(noun: str, culture: str | Motif | None, rng: np.random.Generator)
     return np.clip(blocks + rng.normal(0, 1.5, blocks.shape), 0, 255).astype(np.uint8)
 
 
-def draw_scenes(specs: list[tuple[str, str | Motif | None]], seed: int) -> np.ndarray:
+def draw_scenes(specs: Sequence[tuple[str, str | Motif | None]], seed: int) -> np.ndarray:
     """Draw several (noun, culture) pictures: uint8 [N, SIZE, SIZE, 3]."""
     rng = np.random.default_rng(seed)
     return np.stack([draw_scene(noun, culture, rng) for noun, culture in specs])

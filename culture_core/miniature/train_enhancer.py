@@ -31,14 +31,14 @@ CONFIG = EnhancerConfig(learning_rate=1e-3, steps=700, ema=0.99, seed=5)
 
 def _captions() -> list[tuple[Caption, tuple[str, str | None]]]:
     """Neutral captions with the (noun, culture) of their target; no held-out combination."""
-    native = [
+    native: list[tuple[Caption, tuple[str, str | None]]] = [
         (caption(code, noun, None, 0, wrapper), (noun, code))
         for code in CULTURES
         for noun in NOUNS
         for wrapper in TRAINING_WRAPPERS
         if split_of(code, noun) == "train"
     ]
-    english = [
+    english: list[tuple[Caption, tuple[str, str | None]]] = [
         (caption("en", noun, None, 0, wrapper), (noun, None))
         for noun in NOUNS
         for wrapper in TRAINING_WRAPPERS

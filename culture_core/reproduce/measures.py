@@ -100,6 +100,8 @@ class Instruments:
         Args:
             texts: mean hidden state of each picture's neutral prompt, [N, d].
         """
+        clip = self.clip
+        assert clip is not None, "measured once it is trained"
         culture_logits, noun_logits = self.judge(pictures)
         seen = [CULTURE_LABELS[index] for index in culture_logits.argmax(1).tolist()]
         named = [NOUN_LABELS[index] for index in noun_logits.argmax(1).tolist()]
@@ -109,7 +111,7 @@ class Instruments:
         return Measured(
             [a == b for a, b in zip(seen, cultures, strict=True)],
             [a == b for a, b in zip(named, nouns, strict=True)],
-            self.clip(self.features(pictures), texts).diagonal().tolist(),
+            clip(self.features(pictures), texts).diagonal().tolist(),
             perceptual_distance(self.judge, pictures, references).tolist(),
             confidence.tolist(),
             seen,

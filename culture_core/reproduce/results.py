@@ -110,11 +110,12 @@ def _kept(name: str, figure: str) -> Callable[[Results, str], Found]:
     def found(results: Results, kind: str) -> Found:
         neutral, treated = results.rows(kind, "neutral"), results.rows(kind, name)
         if figure == "noun":
-            own, other = share(treated, figure), share(neutral, figure)
-            value, plain, low, digits = own.percent, other.percent, other.interval[0], ".1f"
+            shares = share(treated, figure), share(neutral, figure)
+            value, plain, low, digits = shares[0].percent, shares[1].percent, shares[1].interval[0], ".1f"
         else:
-            own, other = mean(treated, figure), mean(neutral, figure)
-            value, plain, low, digits = own.value, other.value, other.low, ".3f"
+            means = mean(treated, figure), mean(neutral, figure)
+            value, plain, digits = means[0].value, means[1].value, ".3f"
+            low = plain if means[1].low is None else means[1].low
         return f"{value:{digits}} (neutral {plain:{digits}}, from {low:{digits}})", value >= low
 
     return found

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -55,6 +55,7 @@ from .method import (
 )
 from .systems import KINDS, START_STEPS, Captions, System, train_system
 
+_Module = TypeVar("_Module", bound=torch.nn.Module)
 logger = logging.getLogger(__name__)
 
 VERSION = 1
@@ -554,6 +555,7 @@ def _save_module(module: torch.nn.Module, path: Path) -> None:
     write_safetensors(path, module.state_dict(), {"format": "culture-reproduce"})
 
 
-def _load_module(module: torch.nn.Module, path: Path) -> torch.nn.Module:
+def _load_module(module: _Module, path: Path) -> _Module:
     module.load_state_dict(load_file(path))
-    return module.eval().requires_grad_(False)
+    module.eval().requires_grad_(False)
+    return module

@@ -162,8 +162,8 @@ def read_measured(
                 )
             measures[key] = _measure(key, found, pictures)
             warnings += _missing(measures[key].name, measures[key].values, pictures)
-        described, own_sets, warned = _summary(folder)
-        instruments += described
+        tools, own_sets, warned = _summary(folder)
+        instruments += tools
         warnings += warned
         for name, values in own_sets.items():
             sets.setdefault(name, {}).update(values)

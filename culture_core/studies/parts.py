@@ -157,7 +157,7 @@ def add_comparisons(
     Args:
         coloured: green for the better, red for the worse.
     """
-    rows = []
+    rows: list[list[Value | Cell]] = []
     for one in comparisons:
         measure = measures[one.measure]
         mark, good = ("not told apart", None)
@@ -171,8 +171,8 @@ def add_comparisons(
         rows.append(
             [
                 measure.name, one.system, one.other, Cell(difference, mark, good), p_text(one.p),
-                p_text(one.p_holm), test and p_text(test.p_value),
-                test and f"{test.first_only} : {test.second_only}", one.items, one.prompts,
+                p_text(one.p_holm), p_text(test.p_value) if test else None,
+                f"{test.first_only} : {test.second_only}" if test else None, one.items, one.prompts,
             ]
         )  # fmt: skip
     header = (

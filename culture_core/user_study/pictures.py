@@ -104,7 +104,8 @@ def _parse(line: str, where: str) -> tuple[Picture, Any]:
     content = record.get("item") or record.get("neutral") or ""
     if not isinstance(content, str):
         raise StudyError(f"{where}: 'item' and 'neutral' must be texts, got {content!r}")
-    return Picture(*(record[name] for name in _TEXTS), record["seed"], content), record.get("strength")
+    texts = {name: record[name] for name in _TEXTS}
+    return Picture(**texts, seed=record["seed"], content=content), record.get("strength")
 
 
 def _named(parsed: Sequence[tuple[Picture, Any]], systems: Sequence[str]) -> list[Picture]:

@@ -20,7 +20,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...embedded_encoder import MAX_LENGTH
 from ..errors import TextEncoderError
@@ -43,7 +43,8 @@ class Tower(NamedTuple):
 
     name: str
     """Of the encoder in the CLIP."""
-    transformer: type[nn.Module]
+    transformer: Any
+    """A class of `modules`."""
     config: dict[str, Any]
     weights: dict[str, Tensor]
     """Under the names of `transformer`."""

@@ -73,6 +73,8 @@ class ScaledOperations(comfy.ops.manual_cast):
     class Linear(comfy.ops.manual_cast.Linear):
         """y = x (s W)ᵀ + b, with W in float8 where there is an s."""
 
+        weight_function: list[Any]
+
         def __init__(self, *sizes: Any, **options: Any) -> None:
             super().__init__(*sizes, **options)
             self.register_parameter(SCALE, None)
@@ -103,7 +105,8 @@ class ScaledOperations(comfy.ops.manual_cast):
                 patch.convert_func = patch.set_func = None
                 matrix = patch(matrix)
             seed = _string_to_seed(getattr(patches[-1], "key", ""))
-            return self.set_weight(matrix, seed=seed, return_weight=True).to(weight.dtype)
+            kept: Tensor = self.set_weight(matrix, seed=seed, return_weight=True)
+            return kept.to(weight.dtype)
 
         def convert_weight(self, weight: Tensor, inplace: bool = False, **_: Any) -> Tensor:
             """For ComfyUI's patches: the matrix that W stands for."""
@@ -116,7 +119,7 @@ class ScaledOperations(comfy.ops.manual_cast):
             seed: int | None = None,
             return_weight: bool = False,
             **_: Any,
-        ) -> Tensor | None:
+        ) -> Any:
             """For ComfyUI's patches: put the W of a matrix in place, or return it."""
             kept = comfy.float.stochastic_rounding(weight / self._scale(weight), self.weight.dtype, seed=seed)
             if return_weight:
