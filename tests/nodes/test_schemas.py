@@ -19,6 +19,7 @@ DISPLAY_NAMES = {
     "CultureSaveSAE": "Save Culture SAE",
     "CultureSaveEnhancer": "Save Layer Enhancer",
     "CultureStrengthSweep": "Culture Strength Sweep",
+    "CulturePromptList": "Culture Prompt List",
     "CultureGrid": "Culture Grid",
     "CultureScore": "Score Culture (CultureVQA)",
 }
@@ -48,6 +49,7 @@ WIDGETS = {
     "CultureSaveSAE": ["filename_prefix", "author", "licence", "description"],
     "CultureSaveEnhancer": ["filename_prefix", "author", "licence", "description"],
     "CultureStrengthSweep": ["start", "stop", "steps", "values", "label"],
+    "CulturePromptList": ["prompts"],
     "CultureGrid": ["labels", "columns", "title"],
     "CultureScore": ["culture", "judge"],
 }  # fmt: skip
@@ -59,6 +61,7 @@ OUTPUTS = {
     "CultureSaveSAE": ["path"],
     "CultureSaveEnhancer": ["path"],
     "CultureStrengthSweep": ["strength", "labels"],
+    "CulturePromptList": ["prompt"],
     "CultureGrid": ["sheet"],
     "CultureScore": ["score", "answers", "picture"],
 }
