@@ -10,6 +10,7 @@ from ..culture_core.selection import MODES as TOKEN_MODES
 from ..culture_core.selection import TokenSelection
 from .base import (
     CultureSAEType,
+    check_file,
     culture_code,
     culture_input,
     encoders_input,
@@ -38,6 +39,10 @@ class CultureLoadSAE(io.ComfyNode):
                 CultureSAEType.Output(display_name="CULTURE_SAE", tooltip="For Amplify Culture Neurons.")
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, file: str | None = None) -> bool | str:
+        return problem_of(cls, lambda: check_file("culture_sae", file))
 
     @classmethod
     def fingerprint_inputs(cls, file: str | None = None) -> str:
@@ -81,7 +86,7 @@ class CultureAmplifyNeurons(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, culture: str | None = None) -> bool | str:
-        return problem_of(lambda: culture is None or culture_code(culture))
+        return problem_of(cls, lambda: culture is None or culture_code(culture))
 
     @classmethod
     def execute(
@@ -142,6 +147,7 @@ class CultureEncodeSchedule(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, culture: str | None = None, schedule: str | None = None) -> bool | str:
         return problem_of(
+            cls,
             lambda: culture is None or culture_code(culture),
             lambda: schedule is None or parse_schedule(schedule),
         )

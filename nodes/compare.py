@@ -73,7 +73,7 @@ class CultureStrengthSweep(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, values: str | None = None) -> bool | str:
-        return problem_of(lambda: strength_sweep(0, 0, 1, values or ""))
+        return problem_of(cls, lambda: strength_sweep(0, 0, 1, values or ""))
 
     @classmethod
     def execute(cls, start: float, stop: float, steps: int, values: str, label: str) -> io.NodeOutput:
@@ -114,7 +114,7 @@ class CulturePromptList(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, prompts: str | None = None) -> bool | str:
-        return problem_of(lambda: prompts is None or prompt_list(prompts))
+        return problem_of(cls, lambda: prompts is None or prompt_list(prompts))
 
     @classmethod
     def execute(cls, prompts: str) -> io.NodeOutput:
@@ -156,6 +156,10 @@ class CultureGrid(io.ComfyNode):
             ],
             outputs=[io.Image.Output("sheet", display_name="sheet", tooltip="One picture, to save or show.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, title: list[str] | None = None) -> bool | str:
+        return problem_of(cls)
 
     @classmethod
     def execute(

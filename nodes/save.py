@@ -4,7 +4,7 @@ from comfy_api.latest import io, ui
 
 from ..culture_core.comfy import save_to_output
 from ..culture_core.files import CultureSAE, EnhancerFile
-from .base import CultureEnhancerType, CultureSAEType, schema
+from .base import CultureEnhancerType, CultureSAEType, problem_of, schema
 
 
 class CultureSaveSAE(io.ComfyNode):
@@ -25,6 +25,10 @@ class CultureSaveSAE(io.ComfyNode):
             outputs=[_path_output()],
             is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        return problem_of(cls)
 
     @classmethod
     def execute(
@@ -52,6 +56,10 @@ class CultureSaveEnhancer(io.ComfyNode):
             outputs=[_path_output()],
             is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        return problem_of(cls)
 
     @classmethod
     def execute(

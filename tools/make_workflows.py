@@ -1,4 +1,4 @@
-"""Writes `workflows/`: the graphs of `tools.graphs` for ComfyUI's canvas, and in `workflows/api/` for its API.
+"""Writes `workflows/`: the graphs of `tools.graphs` for ComfyUI's canvas, and for its API in `workflows/api`.
 
     python -m tools.make_workflows URL      # URL of a running ComfyUI that has this pack
 
