@@ -45,7 +45,7 @@ def problem_of(node: type[io.ComfyNode], *checks: Callable[[], object]) -> bool 
     The first of all is whether the pack knows what the graph asks of the node. ComfyUI asks a node only about
     inputs that `validate_inputs` names, and then leaves its own check of those out.
     """
-    schema = node.GET_SCHEMA()
+    schema = node.define_schema()  # GET_SCHEMA would write to the class, which ComfyUI has locked by now
     try:
         check_known(schema.node_id, {item.id: getattr(item, "options", None) for item in schema.inputs})
         for check in checks:

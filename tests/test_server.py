@@ -22,8 +22,8 @@ from culture_core.sheets import GAP
 from tools.comfy_client import ComfyClient, Progress, Result, Workflow, WorkflowError, find_node, set_inputs
 from tools.comfy_server import ComfyServer
 
-WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
-PAIRS = WORKFLOWS.parent / "models" / "culture_pairs" / "miniature.jsonl"
+WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows" / "api"
+PAIRS = WORKFLOWS.parents[1] / "models" / "culture_pairs" / "miniature.jsonl"
 E5 = {"family": "bert", "layers": 12, "width": 384, "heads": 12, "vocabulary": 250037, "weights": [0.5]}
 SIZES = (384, 64, 8)
 
@@ -34,7 +34,7 @@ def client(server: ComfyServer) -> ComfyClient:
 
 
 def workflow(name: str) -> Workflow:
-    return json.loads((WORKFLOWS / f"{name}_api.json").read_text(encoding="utf-8"))
+    return json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def pictures(client: ComfyClient, graph: Workflow, result: Result) -> dict[str, np.ndarray]:
@@ -111,7 +111,7 @@ def test_the_demo_graph_makes_four_different_pictures(client: ComfyClient) -> No
 
 def test_a_schedule_of_one_strength_paints_what_that_strength_paints(client: ComfyClient) -> None:
     graph = small(workflow("amplify"))
-    node = graph[find_node(graph, "Prompt, amplified")]
+    node = graph[find_node(graph, "Encode amplified")]
     sources = {name: graph[find_node(graph, "Amplify")]["inputs"][name] for name in ("clip", "culture_sae")}
     painted = [pictures(client, graph, client.run(graph))["Amplified"]]
     how = {"culture": "ja", "ramp": 0, "mode": "inject", "tokens": "content", "words": ""}
@@ -134,8 +134,7 @@ def test_a_culture_may_be_given_by_its_code(client: ComfyClient) -> None:
 
 def test_an_empty_prompt_is_encoded_as_it_is(client: ComfyClient) -> None:
     graph = small(workflow("amplify"))
-    for title in ("Prompt", "Prompt, amplified"):
-        set_inputs(graph, title, text="")
+    set_inputs(graph, "Prompt", value="")
     shown = pictures(client, graph, client.run(graph))
     assert np.array_equal(shown["As it is"], shown["Amplified"])
 

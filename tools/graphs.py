@@ -212,7 +212,7 @@ def amplify() -> Graph:
             "The CLIP that goes in is never changed: connect the loader's wherever you want the plain encoder.",
             _ENCODER,
         ),
-        *nodes, *prompt("急須"), culture_sae(), amplifier(model.clip, "ja"), negative(model),
+        *nodes, *prompt("家", 2), culture_sae(), amplifier(model.clip, "ja"), negative(model),
         *picture(model, "As it is", model.clip),
         *picture(model, "Amplified", Link("Amplify")),
     ]  # fmt: skip
@@ -254,9 +254,9 @@ def blend() -> Graph:
             "In the same way cultures are blended in several layers or encoders, with an SAE for each.",
             _ENCODER,
         ),
-        *nodes, *prompt("a bowl", 3), culture_sae(),
-        amplifier(model.clip, "ja", "First culture"),
-        amplifier(Link("First culture"), "de", "Second culture"),
+        *nodes, *prompt("a house", 2), culture_sae(),
+        amplifier(model.clip, "th", "First culture", 2.5),
+        amplifier(Link("First culture"), "ja", "Second culture", 1.5),
         negative(model),
         *picture(model, "As it is", model.clip),
         *picture(model, "First", Link("First culture")),
@@ -266,7 +266,7 @@ def blend() -> Graph:
 
 def sweep() -> Graph:
     nodes, model = image_model("miniature")
-    sheet = {"images": Link("Decode picture"), "labels": Link("Strengths", 1), "title": "急須"}
+    sheet = {"images": Link("Decode picture"), "labels": Link("Strengths", 1), "title": "家"}
     return [
         note(
             "Which strength?",
@@ -277,7 +277,7 @@ def sweep() -> Graph:
             "Connect the strengths to *Apply Layer Enhancer* to compare those (it takes −1 to 4).",
             _ENCODER,
         ),
-        *nodes, *prompt("急須"), culture_sae(),
+        *nodes, *prompt("家", 2), culture_sae(),
         Node("CultureStrengthSweep", "Strengths", "prompt", {"start": 0.0, "stop": 5.0, "steps": 6}),
         amplifier(model.clip, "ja", strength=Link("Strengths")), negative(model),
         *picture(model, "Picture", Link("Amplify"), save=False),
@@ -319,7 +319,7 @@ def languages() -> Graph:
 
 def english() -> Graph:
     nodes, model = image_model("miniature")
-    chosen = {"th": 3.0, "ar": 3.0, "de": 3.0}
+    chosen = {"ja": 3.0, "th": 3.0, "it": 3.0}
     named = {code: CULTURES[code].name for code in chosen}
     return [
         note(
@@ -424,7 +424,7 @@ def train() -> Graph:
         note(
             "Your own culture SAE",
             "From prompt pairs (the same content with and without a culture) to a file that can be shared. No "
-            "pictures are needed. Half a minute for this example, which is small: put your own pairs into "
+            "pictures are needed. Some minutes for this example on a CPU; put your own pairs into "
             "`models/culture_pairs`.",
             "The loss is drawn on the node while it trains. Cancel when you like: queue again with the same "
             "settings, and the training goes on where it stopped.",
@@ -478,7 +478,7 @@ def train_enhancer() -> Graph:
         "pictures": "culture_miniature",
     }  # fmt: skip
     training = {
-        "layer": 9, "size": 64, "bottleneck": 96, "steps": 200, "accumulate": 4, "learning_rate": 0.001,
+        "layer": 9, "size": 64, "bottleneck": 96, "steps": 100, "accumulate": 2, "learning_rate": 0.001,
         "checkpoint": "my-enhancer",
     }  # fmt: skip
     return [
