@@ -212,9 +212,10 @@ def amplify() -> Graph:
             "The CLIP that goes in is never changed: connect the loader's wherever you want the plain encoder.",
             _ENCODER,
         ),
-        *nodes, *prompt("家", 2), culture_sae(), amplifier(model.clip, "ja"), negative(model),
+        *nodes, *prompt("家", 2), culture_sae(), amplifier(model.clip, "ja"),
         *picture(model, "As it is", model.clip),
         *picture(model, "Amplified", Link("Amplify")),
+        negative(model),
     ]  # fmt: skip
 
 
@@ -236,9 +237,10 @@ def amplify_model(name: str, heading: str, text: str, *remarks: str) -> Graph:
             f"**Turn** on *Amplify*: {_DIAL} Those figures are the miniature's: look for your model's with the "
             "graph *sweep*. **encoders**: empty is the one that the SAE was made for.",
         ),
-        *nodes, *prompt(text), culture_sae(name), amplifier(model.clip, "ja"), negative(model),
+        *nodes, *prompt(text), culture_sae(name), amplifier(model.clip, "ja"),
         *picture(model, "As it is", model.clip),
         *picture(model, "Amplified", Link("Amplify")),
+        negative(model),
     ]  # fmt: skip
 
 
@@ -257,10 +259,10 @@ def blend() -> Graph:
         *nodes, *prompt("a house", 2), culture_sae(),
         amplifier(model.clip, "th", "First culture", 2.5),
         amplifier(Link("First culture"), "ja", "Second culture", 1.5),
-        negative(model),
         *picture(model, "As it is", model.clip),
         *picture(model, "First", Link("First culture")),
         *picture(model, "Both", Link("Second culture")),
+        negative(model),
     ]  # fmt: skip
 
 
@@ -279,10 +281,11 @@ def sweep() -> Graph:
         ),
         *nodes, *prompt("家", 2), culture_sae(),
         Node("CultureStrengthSweep", "Strengths", "prompt", {"start": 0.0, "stop": 5.0, "steps": 6}),
-        amplifier(model.clip, "ja", strength=Link("Strengths")), negative(model),
+        amplifier(model.clip, "ja", strength=Link("Strengths")),
         *picture(model, "Picture", Link("Amplify"), save=False),
         Node("CultureGrid", "Grid", "collect", sheet),
         saved("Sheet", Link("Grid"), "sweep"),
+        negative(model),
     ]  # fmt: skip
 
 
@@ -307,13 +310,14 @@ def languages() -> Graph:
         *nodes,
         Node("CulturePromptList", "Languages", "prompt", words),
         Node("PrimitiveInt", "Seed", "prompt", {"value": 1}),
-        *enhancer(model.clip), negative(model),
+        *enhancer(model.clip),
         *picture(model, "As it is", model.clip, Link("Languages"), save=False),
         *picture(model, "Enhanced", Link("Enhance"), Link("Languages"), save=False),
         Node("CultureGrid", "Grid as it is", "collect", plain),
         Node("CultureGrid", "Grid enhanced", "collect", enhanced),
         saved("Sheet as it is", Link("Grid as it is"), "languages"),
         saved("Sheet enhanced", Link("Grid enhanced"), "languages_enhanced"),
+        negative(model),
     ]  # fmt: skip
 
 
@@ -332,9 +336,9 @@ def english() -> Graph:
         ),
         *nodes, *prompt("a house", 2), culture_sae(),
         *(amplifier(model.clip, code, f"Amplify {named[code]}", value) for code, value in chosen.items()),
-        negative(model),
         *picture(model, "As it is", model.clip),
         *(node for code in chosen for node in picture(model, named[code], Link(f"Amplify {named[code]}"))),
+        negative(model),
     ]  # fmt: skip
 
 
@@ -349,9 +353,10 @@ def enhance() -> Graph:
             "to 2 is useful.",
             _ENCODER,
         ),
-        *nodes, *prompt("Zeichnung: Baum"), *enhancer(model.clip), negative(model),
+        *nodes, *prompt("Zeichnung: Baum"), *enhancer(model.clip),
         *picture(model, "As it is", model.clip),
         *picture(model, "Enhanced", Link("Enhance")),
+        negative(model),
     ]  # fmt: skip
 
 
@@ -371,20 +376,21 @@ def score() -> Graph:
             "ComfyUI runs on (see the README).",
             _ENCODER,
         ),
-        *nodes, *prompt("teapot"), culture_sae(), amplifier(model.clip, "ja"), negative(model),
+        *nodes, *prompt("teapot"), culture_sae(), amplifier(model.clip, "ja"),
         *picture(model, "As it is", model.clip, save=False),
         *picture(model, "Amplified", Link("Amplify"), save=False),
         Node("ImageBatch", "Both", "collect", both),
         Node("CultureScore", "Score", "collect", asked),
         saved("Verdict", Link("Score", 2), "verdict"),
         shown("Answers", Link("Score", 1)),
+        negative(model),
     ]  # fmt: skip
 
 
 def demo() -> Graph:
     nodes, model = image_model("miniature")
     return [
-        *nodes, culture_sae(), amplifier(model.clip, "ja"), *enhancer(model.clip), negative(model),
+        *nodes, culture_sae(), amplifier(model.clip, "ja"), *enhancer(model.clip),
         Node("PrimitiveString", "Neutral prompt", "prompt", {"value": "急須"}),
         Node("PrimitiveString", "Explicit prompt", "prompt", {"value": "日本風の急須"}),
         Node("PrimitiveInt", "Seed", "prompt", {"value": 1}),
@@ -392,6 +398,7 @@ def demo() -> Graph:
         *picture(model, "Amplified", Link("Amplify"), Link("Neutral prompt")),
         *picture(model, "Enhanced", Link("Enhance"), Link("Neutral prompt")),
         *picture(model, "Explicit", model.clip, Link("Explicit prompt")),
+        negative(model),
     ]  # fmt: skip
 
 

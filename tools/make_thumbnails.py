@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -27,19 +28,21 @@ SIZE = (480, 360)
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--window-size=1800,1100", "--hide-scrollbars",
+    "--window-size=2400,1800", "--hide-scrollbars",
 )  # fmt: skip
 ON_CANVAS = tuple(name for name in GRAPHS if name.startswith("amplify_"))
 """Graphs that cannot be run without other people's models."""
 _LOAD = """
-const [graph, done] = arguments;
+const [graph, groups, done] = arguments;
 (async () => {
-  while (!window.app?.graph) await new Promise(r => setTimeout(r, 200));
+  const ready = () => window.app?.graph?._nodes.length && window.LiteGraph.registered_node_types.CultureGrid;
+  while (!ready()) await new Promise(r => setTimeout(r, 200));  // the start page's own graph is there
   const quiet = {showMissingModelsDialog: false, showMissingNodesDialog: false};
   await app.loadGraphData(graph, true, true, null, quiet);
   await new Promise(r => setTimeout(r, 1500));
-  const boxes = [...app.graph._nodes, ...app.graph._groups].map(
-    ({pos, size}) => [pos[0], pos[1] - 30, pos[0] + size[0], pos[1] + size[1]]);
+  const notes = app.graph._nodes.filter(node => node.type == 'MarkdownNote');
+  const wanted = [...notes, ...app.graph._groups.slice(0, groups)];
+  const boxes = wanted.map(({pos, size}) => [pos[0], pos[1] - 30, pos[0] + size[0], pos[1] + size[1]]);
   const [left, top] = [0, 1].map(i => Math.min(...boxes.map(b => b[i])) - 20);
   const [right, bottom] = [2, 3].map(i => Math.max(...boxes.map(b => b[i])) + 20);
   const frame = app.canvas.canvas.getBoundingClientRect();
@@ -79,9 +82,9 @@ def drawn(client: ComfyClient, name: str) -> Image.Image:
     return picture_grid(large, titles, min(len(large), 2))
 
 
-def screenshot(driver: Any, graph: dict[str, Any]) -> Image.Image:
-    """The graph as ComfyUI's front end shows it."""
-    box = driver.execute_async_script(_LOAD, graph)
+def screenshot(driver: Any, graph: dict[str, Any], groups: int = 3) -> Image.Image:
+    """The graph as ComfyUI's front end shows it: its note and its first groups."""
+    box = driver.execute_async_script(_LOAD, graph, groups)
     if not isinstance(box, list):
         raise RuntimeError(f"the front end did not open the graph: {box}")
     page = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
@@ -95,9 +98,10 @@ def browser() -> Iterator[Any]:
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
     for flag in FLAGS:
         options.add_argument(flag)
-    driver = webdriver.Chrome(options=options)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
     driver.set_script_timeout(120)
     try:
         yield driver
