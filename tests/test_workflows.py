@@ -118,7 +118,7 @@ def test_the_check_of_api_graphs_can_fail(info: dict[str, Any]) -> None:
         spoil("Amplify", strength=13.0),
         spoil("Amplify", mode="boost"),
         spoil("Amplify", unknown=1),
-        spoil("Amplify", clip=spoil("Amplify")["1"]["inputs"].get("vae", ["2", 0])),
+        spoil("Amplify", clip=["3", 0]),
         spoil("VAE", vae_name="other.safetensors"),
     ):
         with pytest.raises(AssertionError):

@@ -268,7 +268,7 @@ def blend() -> Graph:
 
 def sweep() -> Graph:
     nodes, model = image_model("miniature")
-    sheet = {"images": Link("Decode picture"), "labels": Link("Strengths", 1), "title": "家"}
+    sheet = {"images": Link("Decode picture"), "labels": Link("Strengths", 1), "columns": 3, "title": "家"}
     return [
         note(
             "Which strength?",
