@@ -80,7 +80,7 @@ those that are missing when it opens a graph."""
 
 _ENCODER = (
     "**Needs** multilingual-e5-small (0.5 GB). In the pack's folder, with ComfyUI's Python:\n"
-    "`python -m culture_core fetch-encoder`\nEverything else comes with the pack."
+    "`python -m culture_core fetch-encoder`\n\nEverything else comes with the pack."
 )
 _DIAL = (
     "**strength**: 0 is the picture as it is, bit for bit; 1 to 3 is the useful range; more bends the subject "
@@ -212,7 +212,7 @@ def amplify() -> Graph:
             "The CLIP that goes in is never changed: connect the loader's wherever you want the plain encoder.",
             _ENCODER,
         ),
-        *nodes, *prompt("家", 2), culture_sae(), amplifier(model.clip, "ja"),
+        *prompt("家", 2), *nodes, culture_sae(), amplifier(model.clip, "ja"),
         *picture(model, "As it is", model.clip),
         *picture(model, "Amplified", Link("Amplify")),
         negative(model),
@@ -237,7 +237,7 @@ def amplify_model(name: str, heading: str, text: str, *remarks: str) -> Graph:
             f"**Turn** on *Amplify*: {_DIAL} Those figures are the miniature's: look for your model's with the "
             "graph *sweep*. **encoders**: empty is the one that the SAE was made for.",
         ),
-        *nodes, *prompt(text), culture_sae(name), amplifier(model.clip, "ja"),
+        *prompt(text), *nodes, culture_sae(name), amplifier(model.clip, "ja"),
         *picture(model, "As it is", model.clip),
         *picture(model, "Amplified", Link("Amplify")),
         negative(model),
@@ -256,7 +256,7 @@ def blend() -> Graph:
             "In the same way cultures are blended in several layers or encoders, with an SAE for each.",
             _ENCODER,
         ),
-        *nodes, *prompt("a house", 2), culture_sae(),
+        *prompt("a house", 2), *nodes, culture_sae(),
         amplifier(model.clip, "th", "First culture", 2.5),
         amplifier(Link("First culture"), "ja", "Second culture", 1.5),
         *picture(model, "As it is", model.clip),
@@ -279,7 +279,7 @@ def sweep() -> Graph:
             "Connect the strengths to *Apply Layer Enhancer* to compare those (it takes −1 to 4).",
             _ENCODER,
         ),
-        *nodes, *prompt("家", 2), culture_sae(),
+        *prompt("家", 2), *nodes, culture_sae(),
         Node("CultureStrengthSweep", "Strengths", "prompt", {"start": 0.0, "stop": 5.0, "steps": 6}),
         amplifier(model.clip, "ja", strength=Link("Strengths")),
         *picture(model, "Picture", Link("Amplify"), save=False),
@@ -307,9 +307,9 @@ def languages() -> Graph:
             "Letters that no font of the system can draw are left out below the pictures.",
             _ENCODER,
         ),
-        *nodes,
         Node("CulturePromptList", "Languages", "prompt", words),
         Node("PrimitiveInt", "Seed", "prompt", {"value": 1}),
+        *nodes,
         *enhancer(model.clip),
         *picture(model, "As it is", model.clip, Link("Languages"), save=False),
         *picture(model, "Enhanced", Link("Enhance"), Link("Languages"), save=False),
@@ -334,7 +334,7 @@ def english() -> Graph:
             "in the miniature a third of such pictures show the culture, against four fifths.",
             _ENCODER,
         ),
-        *nodes, *prompt("a house", 2), culture_sae(),
+        *prompt("a house", 2), *nodes, culture_sae(),
         *(amplifier(model.clip, code, f"Amplify {named[code]}", value) for code, value in chosen.items()),
         *picture(model, "As it is", model.clip),
         *(node for code in chosen for node in picture(model, named[code], Link(f"Amplify {named[code]}"))),
@@ -353,7 +353,7 @@ def enhance() -> Graph:
             "to 2 is useful.",
             _ENCODER,
         ),
-        *nodes, *prompt("Zeichnung: Baum"), *enhancer(model.clip),
+        *prompt("Zeichnung: Baum"), *nodes, *enhancer(model.clip),
         *picture(model, "As it is", model.clip),
         *picture(model, "Enhanced", Link("Enhance")),
         negative(model),
@@ -376,7 +376,7 @@ def score() -> Graph:
             "ComfyUI runs on (see the README).",
             _ENCODER,
         ),
-        *nodes, *prompt("teapot"), culture_sae(), amplifier(model.clip, "ja"),
+        *prompt("teapot"), *nodes, culture_sae(), amplifier(model.clip, "ja"),
         *picture(model, "As it is", model.clip, save=False),
         *picture(model, "Amplified", Link("Amplify"), save=False),
         Node("ImageBatch", "Both", "collect", both),

@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from culture_core.sheets import PAPER, picture_grid
+from culture_core.sheets import picture_grid
 from tools.comfy_client import ComfyClient, find_node
 from tools.graphs import GRAPHS
 from tools.make_workflows import API, FOLDER
@@ -110,13 +110,13 @@ def browser() -> Iterator[Any]:
 
 
 def write(name: str, picture: Image.Image) -> None:
-    """A picture, whole, as the graph's thumbnail."""
+    """A picture, whole, on a card of its own background, as the graph's thumbnail."""
     scale = min(SIZE[0] / picture.width, SIZE[1] / picture.height)
     small = picture.resize(
         (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))),
         Image.Resampling.LANCZOS,
     )
-    card = Image.new("RGB", SIZE, PAPER)
+    card = Image.new("RGB", SIZE, picture.getpixel((0, picture.height - 1)))
     card.paste(small, ((SIZE[0] - small.width) // 2, (SIZE[1] - small.height) // 2))
     card.save(FOLDER / f"{name}.jpg", quality=85, optimize=True)
     print(f"{time.strftime('%X')} {name}", flush=True)
