@@ -162,7 +162,7 @@ def _beside(node: Node, nodes: dict[str, dict[str, Any]], x: int) -> int:
 def _height(node: Node, entry: dict[str, Any]) -> int:
     if node.kind == "MarkdownNote":
         paragraphs = node.inputs["text"].split("\n")
-        return 80 + 18 * sum(1 + len(paragraph) // 72 for paragraph in paragraphs)
+        return 60 + 14 * sum(1 + len(paragraph) // 72 for paragraph in paragraphs)
     lines = max(len(entry["inputs"]), len(entry["outputs"])) + len(entry["widgets_values"])
     return HEIGHTS.get(node.kind, 40 + 26 * lines)
 

@@ -64,7 +64,7 @@ def check_known(kind: str, choices: dict[str, list[str] | None]) -> None:
 def source_of(name: str) -> str:
     """Where the workflow says that a file is to be had, as a sentence."""
     for node in _canvas_nodes():
-        models = (node.get("properties") or {}).get("models") or []
+        models = _properties(node).get("models")
         for model in models if isinstance(models, list) else []:
             if isinstance(model, dict) and model.get("name") == name and model.get("url"):
                 return f"The workflow says where to get it: {model['url']}"
@@ -83,8 +83,13 @@ def _newer() -> str:
 
 
 def _version(node: dict[str, Any]) -> str:
-    properties = node.get("properties") or {}
+    properties = _properties(node)
     return str(properties.get("ver") or "") if properties.get("cnr_id") == PACK else ""
+
+
+def _properties(node: dict[str, Any]) -> dict[str, Any]:
+    properties = node.get("properties")
+    return properties if isinstance(properties, dict) else {}
 
 
 def _numbers(version: str) -> list[int]:
