@@ -300,7 +300,7 @@ def languages() -> Graph:
     return [
         note(
             "The same noun in 15 languages",
-            "*Teapot*, fifteen times. As it is, the language hardly shows in the picture: that is the gap. The "
+            "*Teapot*, fifteen times. As it is, most languages come out neutral: that is the gap. The "
             "layer enhancer is not told a culture; it follows the language of the prompt.",
             "**Turn** the list to another noun, and the enhancer's **strength** between 0 and 2. Everything "
             "behind *Culture Prompt List* runs once for each line.",

@@ -32,11 +32,19 @@ FLAGS = (
 )  # fmt: skip
 ON_CANVAS = tuple(name for name in GRAPHS if name.startswith("amplify_"))
 """Graphs that cannot be run without other people's models."""
-_LOAD = """
+READY = """
+const ready = async () => {  // the start page's own graph is there, and all packs' nodes are
+  const loaded = () => window.app?.graph?._nodes.length && window.LiteGraph.registered_node_types.CultureGrid;
+  while (!loaded()) await new Promise(r => setTimeout(r, 200));
+};
+"""
+"""JavaScript that waits for ComfyUI's front end."""
+_LOAD = (
+    READY
+    + """
 const [graph, groups, done] = arguments;
 (async () => {
-  const ready = () => window.app?.graph?._nodes.length && window.LiteGraph.registered_node_types.CultureGrid;
-  while (!ready()) await new Promise(r => setTimeout(r, 200));  // the start page's own graph is there
+  await ready();
   const quiet = {showMissingModelsDialog: false, showMissingNodesDialog: false};
   await app.loadGraphData(graph, true, true, null, quiet);
   await new Promise(r => setTimeout(r, 1500));
@@ -55,6 +63,7 @@ const [graph, groups, done] = arguments;
   done([frame.left + 80, frame.top + 60, (right - left) * scale, (bottom - top) * scale]);
 })().catch(error => done(String(error)));
 """
+)
 
 
 def main(url: str, names: list[str]) -> None:
