@@ -6,6 +6,7 @@ carries the request from there to here.
 """
 
 import re
+import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -20,14 +21,11 @@ _request: ContextVar[dict[str, Any]] = ContextVar("culture_request")
 
 
 def watch_queue() -> None:
-    """Have ComfyUI's server, where there is one, show what it is asked to run."""
-    try:
-        from server import PromptServer
-    except ImportError:  # the nodes are used without a server
-        return
-    server = getattr(PromptServer, "instance", None)
-    if server is not None:
-        server.add_on_prompt_handler(_remember)
+    """Have ComfyUI's server, where one runs, show what it is asked to run."""
+    server = sys.modules.get("server")  # which ComfyUI has loaded before any pack
+    instance = getattr(getattr(server, "PromptServer", None), "instance", None)
+    if instance is not None:
+        instance.add_on_prompt_handler(_remember)
 
 
 def _remember(request: dict[str, Any]) -> dict[str, Any]:

@@ -118,7 +118,8 @@ def image_model(small: Small) -> comfy.model_patcher.ModelPatcher:
     config = small.kind(small.config | {"dtype": torch.float32})
     model = config.get_model({}, device="cpu")
     generator = torch.Generator().manual_seed(1)
-    for weight in model.diffusion_model.parameters():
+    parts = model.diffusion_model
+    for weight in (*parts.parameters(), *parts.buffers()):  # SD3's positions are a buffer, filled from a file
         noise = torch.randn(weight.shape, generator=generator)
         weight.data = noise * (weight[0].numel() ** -0.5 if weight.ndim > 1 else 0.1)
     return comfy.model_patcher.ModelPatcher(model, load_device=ON_CPU, offload_device=ON_CPU)
