@@ -23,7 +23,7 @@ const [graph, done] = arguments;
 (async () => {
   await ready();
   await app.loadGraphData(graph, true, true, null, {showMissingModelsDialog: false});
-  await new Promise(r => setTimeout(r, 300));
+  await sleep(300);
   const box = ({pos, size}, title) => [pos[0], pos[1] - title, pos[0] + size[0], pos[1] + size[1]];
   const prompt = await app.graphToPrompt();
   done({

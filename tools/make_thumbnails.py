@@ -33,9 +33,11 @@ FLAGS = (
 ON_CANVAS = tuple(name for name in GRAPHS if name.startswith("amplify_"))
 """Graphs that cannot be run without other people's models."""
 READY = """
-const ready = async () => {  // the start page's own graph is there, and all packs' nodes are
-  const loaded = () => window.app?.graph?._nodes.length && window.LiteGraph.registered_node_types.CultureGrid;
-  while (!loaded()) await new Promise(r => setTimeout(r, 200));
+const sleep = time => new Promise(resolve => setTimeout(resolve, time));
+const ready = async () => {
+  while (!window.app?.graph || !window.LiteGraph?.registered_node_types.CultureGrid) await sleep(200);
+  if (!window.settled) await sleep(3000);  // the start page may open a graph of its own
+  window.settled = true;
 };
 """
 """JavaScript that waits for ComfyUI's front end."""
@@ -47,7 +49,7 @@ const [graph, groups, done] = arguments;
   await ready();
   const quiet = {showMissingModelsDialog: false, showMissingNodesDialog: false};
   await app.loadGraphData(graph, true, true, null, quiet);
-  await new Promise(r => setTimeout(r, 1500));
+  await sleep(1500);
   const notes = app.graph._nodes.filter(node => node.type == 'MarkdownNote');
   const wanted = [...notes, ...app.graph._groups.slice(0, groups)];
   const boxes = wanted.map(({pos, size}) => [pos[0], pos[1] - 30, pos[0] + size[0], pos[1] + size[1]]);
@@ -59,7 +61,7 @@ const [graph, groups, done] = arguments;
   app.canvas.ds.scale = scale;
   app.canvas.ds.offset = [80 / scale - left, 60 / scale - top];
   app.canvas.setDirty(true, true);
-  await new Promise(r => setTimeout(r, 1500));
+  await sleep(1500);
   done([frame.left + 80, frame.top + 60, (right - left) * scale, (bottom - top) * scale]);
 })().catch(error => done(String(error)));
 """
