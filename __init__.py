@@ -9,7 +9,7 @@ async def comfy_entrypoint():
     it."""
     from comfy_api.latest import ComfyExtension
 
-    from .culture_core.comfy import register_model_folders
+    from .culture_core.comfy import register_model_folders, watch_queue
     from .nodes import (
         amplify,
         compare,
@@ -24,6 +24,7 @@ async def comfy_entrypoint():
     )
 
     register_model_folders()
+    watch_queue()
 
     class CultureExtension(ComfyExtension):
         async def get_node_list(self) -> list:

@@ -194,7 +194,7 @@ def check_encoder(expected: Mapping[str, Any], found: Mapping[str, Any], path: P
         wrong = "; ".join(f"{key} {expected.get(key)!r}, not {found.get(key)!r}" for key in different)
         raise FileError(
             f"{name}: was made for another text encoder ({wrong}): "
-            "load the encoder that it belongs to, or a file made for yours"
+            "load the encoder that it belongs to, or take a file made for yours and put it beside this one"
         )
     same = same_weights(expected.get("weights", ()), found.get("weights", ()))
     if not same:

@@ -1,4 +1,4 @@
-"""Strengths to compare side by side."""
+"""Strengths and prompts to compare side by side."""
 
 import math
 import re
@@ -30,6 +30,18 @@ def strength_sweep(start: float, stop: float, steps: int, values: str = "") -> l
     wrong = [value for value in found if not MIN_STRENGTH <= value <= MAX_STRENGTH]
     if wrong:
         raise ValueError(f"strength {wrong[0]:g} is out of range: use {MIN_STRENGTH:g} to {MAX_STRENGTH:g}")
+    return found
+
+
+def prompt_list(text: str) -> list[str]:
+    """The prompts of a text, one a line; empty lines are left out.
+
+    Raises:
+        ValueError: for no prompt, or too many.
+    """
+    found = [line.strip() for line in text.splitlines() if line.strip()]
+    if not 1 <= len(found) <= MAX_VALUES:
+        raise ValueError(f"the list holds {len(found)} prompts: write 1 to {MAX_VALUES}, one a line")
     return found
 
 

@@ -11,6 +11,7 @@ from ..culture_core.selection import TokenSelection
 from ..culture_core.strength_warnings import strength_warnings
 from .base import (
     CultureSAEType,
+    check_file,
     culture_input,
     culture_or_none,
     encoders_input,
@@ -43,6 +44,10 @@ class CultureLoadSAE(io.ComfyNode):
                 CultureSAEType.Output(display_name="CULTURE_SAE", tooltip="For Amplify Culture Neurons.")
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, file: str | None = None) -> bool | str:
+        return problem_of(cls, lambda: check_file("culture_sae", file))
 
     @classmethod
     def fingerprint_inputs(cls, file: str | None = None) -> str:
@@ -85,7 +90,7 @@ class CultureAmplifyNeurons(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, culture: str | None = None) -> bool | str:
-        return problem_of(lambda: culture is None or culture_or_none(culture))
+        return problem_of(cls, lambda: culture is None or culture_or_none(culture))
 
     @classmethod
     def execute(
@@ -146,6 +151,7 @@ class CultureEncodeSchedule(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, culture: str | None = None, schedule: str | None = None) -> bool | str:
         return problem_of(
+            cls,
             lambda: culture is None or culture_or_none(culture),
             lambda: schedule is None or parse_schedule(schedule),
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ..culture_core.comfy import file_state, model_files, model_path
+from ..culture_core.comfy import check_known, file_state, model_files, model_path, source_of
 from ..culture_core.cultures import CULTURES
 
 CultureSAEType = io.Custom("CULTURE_SAE")
@@ -81,12 +81,18 @@ def culture_input(tooltip: str, none: bool = False) -> io.Combo.Input:
     return io.Combo.Input("culture", options=options, tooltip=tooltip)
 
 
-def problem_of(*checks: Callable[[], object]) -> bool | str:
-    """What `validate_inputs` returns: True, or what the first check that fails says."""
+def problem_of(node: type[io.ComfyNode], *checks: Callable[[], object]) -> bool | str:
+    """What `validate_inputs` of a node returns: True, or what the first check that fails says.
+
+    The first of all is whether the pack knows what the graph asks of the node. ComfyUI asks a node only about
+    inputs that `validate_inputs` names, and then leaves its own check of those out.
+    """
+    schema = node.define_schema()  # GET_SCHEMA would write to the class, which ComfyUI has locked by now
     try:
+        check_known(schema.node_id, {item.id: getattr(item, "options", None) for item in schema.inputs})
         for check in checks:
             check()
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         return str(error)
     return True
 
@@ -100,6 +106,19 @@ def texts_ui(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
 def warnings_ui(warnings: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """As `texts_ui`, marked as warnings."""
     return texts_ui([f"⚠ {warning}" for warning in warnings])
+
+
+def check_file(kind: str, name: str | None) -> None:
+    """A chosen file must be there; None comes from a connection, and is known later.
+
+    Raises:
+        FileNotFoundError: where it is not; it says where to put it, and where to get it if the workflow does.
+    """
+    try:
+        if name is not None:
+            model_path(kind, name)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} {source_of(name)}") from None
 
 
 def file_input(kind: str, tooltip: str) -> io.Combo.Input:

@@ -1,11 +1,11 @@
-"""Comparing settings: a graph run at several strengths, and the pictures side by side."""
+"""Comparing settings: a graph run at several strengths or prompts, and the pictures side by side."""
 
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..culture_core.amplifier import MAX_STRENGTH, MIN_STRENGTH
 from ..culture_core.comfy import image_grid
-from ..culture_core.sweep import MAX_VALUES, strength_sweep, sweep_labels
+from ..culture_core.sweep import MAX_VALUES, prompt_list, strength_sweep, sweep_labels
 from .base import problem_of, schema
 
 
@@ -73,12 +73,50 @@ class CultureStrengthSweep(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, values: str | None = None) -> bool | str:
-        return problem_of(lambda: strength_sweep(0, 0, 1, values or ""))
+        return problem_of(cls, lambda: strength_sweep(0, 0, 1, values or ""))
 
     @classmethod
     def execute(cls, start: float, stop: float, steps: int, values: str, label: str) -> io.NodeOutput:
         strengths = strength_sweep(start, stop, steps, values)
         return io.NodeOutput(strengths, sweep_labels(strengths, label))
+
+
+class CulturePromptList(io.ComfyNode):
+    """A list of prompts; what is connected behind it runs once for each."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CulturePromptList",
+            display_name="Culture Prompt List",
+            description="Gives a list of prompts, such as one noun in many languages. Connect it to the text of "
+            "CLIP Text Encode: everything behind runs once for each. Collect the pictures with Culture Grid.",
+            search_aliases=["prompts", "languages", "list", "compare"],
+            inputs=[
+                io.String.Input(
+                    "prompts",
+                    default="",
+                    multiline=True,
+                    tooltip="One prompt a line, at most 100. Empty lines are left out.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(
+                    "texts",
+                    display_name="prompt",
+                    tooltip="For CLIP Text Encode, and as labels for Culture Grid.",
+                    is_output_list=True,
+                ),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, prompts: str | None = None) -> bool | str:
+        return problem_of(cls, lambda: prompts is None or prompt_list(prompts))
+
+    @classmethod
+    def execute(cls, prompts: str) -> io.NodeOutput:
+        return io.NodeOutput(prompt_list(prompts))
 
 
 class CultureGrid(io.ComfyNode):
@@ -117,10 +155,14 @@ class CultureGrid(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, title: list[str] | None = None) -> bool | str:
+        return problem_of(cls)
+
+    @classmethod
     def execute(
         cls, images: list[Tensor], labels: list[str], columns: list[int], title: list[str]
     ) -> io.NodeOutput:
         return io.NodeOutput(image_grid(images, labels, columns[0], title[0]))
 
 
-NODES = [CultureStrengthSweep, CultureGrid]
+NODES = [CultureStrengthSweep, CulturePromptList, CultureGrid]

@@ -10,7 +10,7 @@ from ..culture_core.comfy import (
     text_encoder_path,
     text_encoder_state,
 )
-from .base import file_fingerprint, schema
+from .base import check_file, file_fingerprint, problem_of, schema
 
 NO_ADAPTER = "none"
 
@@ -54,6 +54,14 @@ class CultureLoadTextEncoder(io.ComfyNode):
                 )
             ],
         )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, folder: str | None = None, adapter: str | None = None) -> bool | str:
+        return problem_of(
+            cls,
+            lambda: folder is None or text_encoder_path(folder),
+            lambda: adapter == NO_ADAPTER or check_file("culture_adapters", adapter),
+        )
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None = None, adapter: str | None = None) -> str:

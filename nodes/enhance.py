@@ -4,7 +4,15 @@ from comfy_api.latest import io
 
 from ..culture_core.comfy import enhance_clip, model_path
 from ..culture_core.files import EnhancerFile, load_enhancer
-from .base import CultureEnhancerType, encoders_input, file_fingerprint, file_input, schema
+from .base import (
+    CultureEnhancerType,
+    check_file,
+    encoders_input,
+    file_fingerprint,
+    file_input,
+    problem_of,
+    schema,
+)
 
 
 class CultureLoadEnhancer(io.ComfyNode):
@@ -25,6 +33,10 @@ class CultureLoadEnhancer(io.ComfyNode):
                 )
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, file: str | None = None) -> bool | str:
+        return problem_of(cls, lambda: check_file("culture_enhancer", file))
 
     @classmethod
     def fingerprint_inputs(cls, file: str | None = None) -> str:
@@ -66,6 +78,10 @@ class CultureApplyEnhancer(io.ComfyNode):
             ],
             outputs=[io.Clip.Output(display_name="CLIP", tooltip="For CLIP Text Encode.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, encoders: str | None = None) -> bool | str:
+        return problem_of(cls)
 
     @classmethod
     def execute(

@@ -7,7 +7,15 @@ from ..culture_core.comfy import model_path, probe_clip
 from ..culture_core.key_layer import AUTO, CRITERIA
 from ..culture_core.pairs import PromptPair, load_pairs
 from ..culture_core.probing import DIRECTIONS, REFERENCES
-from .base import CulturePairsType, encoder_input, file_fingerprint, file_input, schema
+from .base import (
+    CulturePairsType,
+    check_file,
+    encoder_input,
+    file_fingerprint,
+    file_input,
+    problem_of,
+    schema,
+)
 
 _AUTO = "auto"
 
@@ -30,6 +38,10 @@ class CultureLoadPairs(io.ComfyNode):
                 )
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, file: str | None = None) -> bool | str:
+        return problem_of(cls, lambda: check_file("culture_pairs", file))
 
     @classmethod
     def fingerprint_inputs(cls, file: str | None = None) -> str:
@@ -125,6 +137,10 @@ class CultureProbeLayer(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, encoder: str | None = None) -> bool | str:
+        return problem_of(cls)
 
     @classmethod
     def execute(

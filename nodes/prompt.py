@@ -84,7 +84,7 @@ class CultureFromPrompt(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, override: str | None = None) -> bool | str:
-        return problem_of(lambda: override in (None, _AUTO) or culture_code(override))
+        return problem_of(cls, lambda: override in (None, _AUTO) or culture_code(override))
 
     @classmethod
     def execute(cls, text: str, threshold: float, override: str, when_unsure: str) -> io.NodeOutput:
@@ -130,7 +130,7 @@ class CultureModifier(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, culture: str | None = None) -> bool | str:
-        return problem_of(lambda: culture is None or culture_or_none(culture))
+        return problem_of(cls, lambda: culture is None or culture_or_none(culture))
 
     @classmethod
     def execute(cls, text: str, culture: str, language: str) -> io.NodeOutput:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ..culture_core.comfy import save_to_output
 from ..culture_core.files import CultureSAE, EnhancerFile
-from .base import CultureEnhancerType, CultureSAEType, schema
+from .base import CultureEnhancerType, CultureSAEType, problem_of, schema
 
 
 class CultureSaveSAE(io.ComfyNode):
@@ -26,6 +26,10 @@ class CultureSaveSAE(io.ComfyNode):
             outputs=[_path_output()],
             is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        return problem_of(cls)
 
     @classmethod
     def execute(
@@ -59,6 +63,10 @@ class CultureSaveEnhancer(io.ComfyNode):
             outputs=[_path_output()],
             is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        return problem_of(cls)
 
     @classmethod
     def execute(
@@ -98,8 +106,8 @@ def _writing_inputs(kind: str) -> list[io.Input]:
         io.Image.Input(
             "preview",
             optional=True,
-            tooltip="A picture kept in the file, such as a sheet from Culture Grid; a batch becomes a sheet. "
-            "Scaled down to 1024 pixels. Not connected: what the file has already.",
+            tooltip="A picture to keep in the file, such as a sheet from Culture Grid. A batch becomes a sheet. "
+            "Scaled down to 1024 pixels. Empty: what the file has already.",
         ),
     ]
 

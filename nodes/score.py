@@ -53,7 +53,7 @@ class CultureScore(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, culture: str | None = None) -> bool | str:
-        return problem_of(lambda: culture is None or culture_code(culture))
+        return problem_of(cls, lambda: culture is None or culture_code(culture))
 
     @classmethod
     def fingerprint_inputs(cls, judge: str | None = None, **_: object) -> str:

@@ -127,7 +127,7 @@ class CultureTrainSAE(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, checkpoint: str | None = None) -> bool | str:
-        return problem_of(lambda: checkpoint_path(checkpoint or ""))
+        return problem_of(cls, lambda: checkpoint_path(checkpoint or ""))
 
     @classmethod
     def execute(
@@ -217,6 +217,10 @@ class CultureDetectNeurons(io.ComfyNode):
                 io.String.Output("report", display_name="report", tooltip="The figures, culture by culture."),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, by_effect: bool | None = None) -> bool | str:
+        return problem_of(cls)
 
     @classmethod
     def execute(

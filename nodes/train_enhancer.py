@@ -137,7 +137,7 @@ class CultureTrainEnhancer(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, checkpoint: str | None = None) -> bool | str:
-        return problem_of(lambda: checkpoint_path(checkpoint or ""))
+        return problem_of(cls, lambda: checkpoint_path(checkpoint or ""))
 
     @classmethod
     def execute(

@@ -30,6 +30,7 @@ collect_ignore = (
         "test_server.py",
         "test_server_score.py",
         "test_workflows.py",
+        "test_workflows_browser.py",
         "culture_core/test_comfy.py",
         "culture_core/generators/test_comfyui.py",
         "culture_core/generators/test_cluster.py",

@@ -2,6 +2,8 @@
 
 import io
 import json
+import shutil
+import urllib.error
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from culture_core.enhancer import LayerEnhancer
-from culture_core.files import CultureSAE, EnhancerFile, load_culture_sae, save_culture_sae, save_enhancer
+from culture_core.files import (
+    CultureSAE,
+    EnhancerFile,
+    load_culture_sae,
+    load_enhancer,
+    save_culture_sae,
+    save_enhancer,
+)
 from culture_core.neurons import CultureNeurons
 from culture_core.pairs import load_pairs, save_pairs
 from culture_core.sae import TopKSAE
@@ -22,8 +31,9 @@ from culture_core.sheets import GAP
 from tools.comfy_client import ComfyClient, Progress, Result, Workflow, WorkflowError, find_node, set_inputs
 from tools.comfy_server import ComfyServer
 
-WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
-PAIRS = WORKFLOWS.parent / "models" / "culture_pairs" / "miniature.jsonl"
+WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows" / "api"
+PAIRS = WORKFLOWS.parents[1] / "models" / "culture_pairs" / "miniature.jsonl"
+BENCH_IMAGES = WORKFLOWS.parents[1] / "models" / "culture_bench" / "miniature" / "images"
 E5 = {"family": "bert", "layers": 12, "width": 384, "heads": 12, "vocabulary": 250037, "weights": [0.5]}
 SIZES = (384, 64, 8)
 
@@ -34,7 +44,7 @@ def client(server: ComfyServer) -> ComfyClient:
 
 
 def workflow(name: str) -> Workflow:
-    return json.loads((WORKFLOWS / f"{name}_api.json").read_text(encoding="utf-8"))
+    return json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def pictures(client: ComfyClient, graph: Workflow, result: Result) -> dict[str, np.ndarray]:
@@ -111,7 +121,7 @@ def test_the_demo_graph_makes_four_different_pictures(client: ComfyClient) -> No
 
 def test_a_schedule_of_one_strength_paints_what_that_strength_paints(client: ComfyClient) -> None:
     graph = small(workflow("amplify"))
-    node = graph[find_node(graph, "Prompt, amplified")]
+    node = graph[find_node(graph, "Encode amplified")]
     sources = {name: graph[find_node(graph, "Amplify")]["inputs"][name] for name in ("clip", "culture_sae")}
     painted = [pictures(client, graph, client.run(graph))["Amplified"]]
     how = {"culture": "ja", "ramp": 0, "mode": "inject", "tokens": "content", "words": ""}
@@ -134,8 +144,7 @@ def test_a_culture_may_be_given_by_its_code(client: ComfyClient) -> None:
 
 def test_an_empty_prompt_is_encoded_as_it_is(client: ComfyClient) -> None:
     graph = small(workflow("amplify"))
-    for title in ("Prompt", "Prompt, amplified"):
-        set_inputs(graph, title, text="")
+    set_inputs(graph, "Prompt", value="")
     shown = pictures(client, graph, client.run(graph))
     assert np.array_equal(shown["As it is"], shown["Amplified"])
 
@@ -480,3 +489,157 @@ def test_a_changed_file_is_loaded_again_and_an_unchanged_one_is_not(
 def test_the_packs_models_are_offered_by_the_stock_loaders(client: ComfyClient) -> None:
     offered = client.object_info("UNETLoader")["UNETLoader"]["input"]["required"]["unet_name"][0]
     assert "culture_miniature.safetensors" in offered
+
+
+# ---------------------------------------------------------------------------------- graphs of other machines
+
+
+def refusal(client: ComfyClient, graph: Workflow, canvas: dict | None = None) -> str:
+    """What the server says when the graph is queued, from a canvas if given; nothing of it runs."""
+    body = {"prompt": graph, "client_id": client.client_id}
+    if canvas is not None:
+        body["extra_data"] = {"extra_pnginfo": {"workflow": canvas}}
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        client._json("/prompt", body)
+    answer = json.loads(refused.value.read())
+    problems = [error for node in answer["node_errors"].values() for error in node["errors"]]
+    return "\n".join(f"{error['message']}: {error['details']}" for error in problems)
+
+
+def canvas(version: str, **models: str) -> dict:
+    """A canvas as the front end sends it along: made with a version of the pack, naming where files are."""
+    named = [{"name": f"{name}.safetensors", "url": url} for name, url in models.items()]
+    properties = {"cnr_id": "culture-amplifier", "ver": version, "models": named}
+    return {"nodes": [{"id": 2, "type": "CultureLoadSAE", "properties": properties}]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "folder"),
+    [
+        ("CultureLoadSAE", "theirs.safetensors", "culture_sae"),
+        ("CultureLoadEnhancer", "theirs.safetensors", "culture_enhancer"),
+        ("CultureLoadPairs", "theirs.jsonl", "culture_pairs"),
+    ],
+)
+def test_a_missing_file_is_told_when_the_graph_is_queued(
+    client: ComfyClient, server: ComfyServer, kind: str, file: str, folder: str
+) -> None:
+    graph = {
+        "1": {"class_type": kind, "inputs": {"file": file}},
+        "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},
+    }
+    message = refusal(client, graph)
+    place = server.base / "models" / folder
+    assert f"'{file}' is not there: put it into {place}" in message and "press R" in message
+    assert "The workflow does not say where to get it: ask whoever made it" in message
+
+
+def test_a_missing_text_encoder_and_adapter_are_told_when_the_graph_is_queued(client: ComfyClient) -> None:
+    graph = amplify_only("miniature.safetensors")
+    graph["1"]["inputs"]["folder"] = "their-encoder"
+    assert "There is no folder 'their-encoder' with a text encoder in" in refusal(client, graph)
+    graph["1"]["inputs"] |= {"folder": "multilingual-e5-small", "adapter": "theirs.safetensors"}
+    assert "'theirs.safetensors' is not there: put it into" in refusal(client, graph)
+
+
+def test_the_address_of_a_missing_file_that_the_workflow_names_is_told(client: ComfyClient) -> None:
+    address = "https://example.org/theirs.safetensors"
+    graph = amplify_only("theirs.safetensors")
+    message = refusal(client, graph, canvas("0.1.0", theirs=address))
+    assert f"The workflow says where to get it: {address}" in message
+    # Of the next request, which names none, nothing is left.
+    assert address not in refusal(client, graph)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"warmth": 0.5}, "has an input 'warmth' that is not known here"),
+        ({"mode": "boost"}, "mode 'boost' is none of inject, scale"),
+        ({"tokens": "verbs"}, "tokens 'verbs' is none of content"),
+    ],
+)
+def test_a_graph_of_a_newer_version_says_to_update(
+    client: ComfyClient, works: Callable[[], Result], changed: dict, said: str
+) -> None:
+    works()
+    graph = amplify_only("good.safetensors", **changed)
+    message = refusal(client, graph)
+    assert said in message and "was probably made with a newer Culture Amplifier" in message
+    message = refusal(client, graph, canvas("99.1.0"))
+    assert said in message and "was made with Culture Amplifier 99.1.0, newer than this one" in message
+    assert "update the pack" in message and "restart ComfyUI" in message
+    works()
+
+
+def test_a_newer_graph_that_asks_for_nothing_new_runs(
+    client: ComfyClient, works: Callable[[], Result]
+) -> None:
+    works()
+    body = {"prompt": amplify_only("good.safetensors"), "client_id": client.client_id}
+    body["extra_data"] = {"extra_pnginfo": {"workflow": canvas("99.1.0")}}
+    prompt = client._json("/prompt", body)["prompt_id"]
+    while not client.history(prompt):
+        pass
+    assert client.history(prompt)["status"]["status_str"] == "success"
+
+
+@pytest.mark.parametrize(
+    "strange", [[], {"nodes": [1, {"properties": 3}]}, {"nodes": {}}, "x", {"nodes": [{}]}]
+)
+def test_a_canvas_of_a_strange_shape_harms_nothing(client: ComfyClient, strange: object) -> None:
+    graph = amplify_only("theirs.safetensors", warmth=1)
+    assert "theirs.safetensors' is not there" in refusal(client, graph, strange)
+
+
+def test_a_node_that_only_a_newer_version_has_is_named(client: ComfyClient) -> None:
+    graph = amplify_only("miniature.safetensors")
+    graph["3"]["class_type"] = "CultureOfTomorrow"
+    with pytest.raises(WorkflowError, match="CultureOfTomorrow"):
+        client.run(graph)
+
+
+def test_a_prompt_list_draws_once_for_each_line(client: ComfyClient) -> None:
+    graph = small(workflow("languages"))
+    set_inputs(graph, "Languages", prompts="teapot\n\n急須\nTeekanne")
+    result = client.run(graph)
+    assert sorted(pictures(client, graph, result)) == ["Sheet as it is", "Sheet enhanced"]
+    graph["show"] = {"class_type": "SaveImage", "inputs": {
+        "images": [find_node(graph, "Decode enhanced"), 0], "filename_prefix": "culture/each",
+    }}  # fmt: skip
+    assert len(client.images(client.run(graph))["show"]) == 3
+    set_inputs(graph, "Languages", prompts=" \n ")
+    with pytest.raises(WorkflowError, match="holds 0 prompts: write 1 to 100, one a line"):
+        client.run(graph)
+
+
+@pytest.mark.parametrize(
+    ("name", "titles"),
+    [("blend", ["As it is", "Both", "First"]), ("english", ["As it is", "Italian", "Japanese", "Thai"])],
+)
+def test_a_graph_of_several_treatments_gives_as_many_pictures(
+    client: ComfyClient, name: str, titles: list[str]
+) -> None:
+    graph = small(workflow(name))
+    shown = pictures(client, graph, client.run(graph))
+    assert sorted(shown) == titles and len({picture.tobytes() for picture in shown.values()}) == len(titles)
+
+
+def test_the_detection_graph_adds_cultures_to_a_file_that_exists(client: ComfyClient) -> None:
+    graph = workflow("detect")
+    set_inputs(graph, "Prompt pairs", file="few.jsonl")
+    result = client.run(graph)
+    found = load_culture_sae(saved_path(graph, result))
+    assert len(found.cultures) == 15 and pictures(client, graph, result)["Neurons"].std() > 0
+
+
+def test_the_enhancer_training_graph_gives_a_file(client: ComfyClient, server: ComfyServer) -> None:
+    shutil.copytree(BENCH_IMAGES, server.base / "input" / "culture_miniature" / "images", dirs_exist_ok=True)
+    graph = workflow("train_enhancer")
+    every = load_pairs(PAIRS.with_name("miniature_pictures.jsonl"))
+    save_pairs(every[::50], server.base / "models" / "culture_pairs" / "few_pictures.jsonl")
+    set_inputs(graph, "Prompt pairs", file="few_pictures.jsonl")
+    set_inputs(graph, "Train", steps=2, checkpoint="")
+    result = client.run(graph)
+    assert load_enhancer(saved_path(graph, result)).layer == 9
+    assert pictures(client, graph, result)["Loss"].std() > 0

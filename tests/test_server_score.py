@@ -17,7 +17,7 @@ from tools.comfy_server import ComfyServer
 from .chat_server import MODEL, ChatServer, chosen
 from .conftest import COMFYUI
 
-WORKFLOWS = Path(__file__).parents[1] / "workflows"
+WORKFLOWS = Path(__file__).parents[1] / "workflows" / "api"
 KEY = "secret-key-0123"
 
 
@@ -45,7 +45,7 @@ def judging(chat: ChatServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def test_the_shipped_graph_tells_the_amplified_picture_from_the_plain_one(judging: ComfyServer) -> None:
-    shipped = json.loads((WORKFLOWS / "score_api.json").read_text(encoding="utf-8"))
+    shipped = json.loads((WORKFLOWS / "score.json").read_text(encoding="utf-8"))
     result = judging.client().run(shipped)
     plain, amplified = result.outputs[find_node(shipped, "Answers")]["text"][0].splitlines()
     assert not plain.startswith("Japanese ") and amplified.startswith("Japanese ")

@@ -1,6 +1,6 @@
 """`python dev.py demo`: neutral, amplified, enhanced and explicit prompts in a real, headless ComfyUI server.
 
-Draws the shipped `workflows/demo_api.json` for one held-out prompt a culture, has the miniature's judge
+Draws the shipped `workflows/api/demo.json` for one held-out prompt a culture, has the miniature's judge
 name what the pictures show, and writes `contact_sheet.png`, `scores.json` and `scores.md` to `output/`.
 """
 
@@ -32,7 +32,7 @@ from tools.comfy_client import ComfyClient, ProgressLine, Workflow, WorkflowErro
 from tools.comfy_server import ComfyServer, ServerError
 
 ROOT = Path(__file__).resolve().parent.parent
-WORKFLOW = ROOT / "workflows" / "demo_api.json"
+WORKFLOW = ROOT / "workflows" / "api" / "demo.json"
 CULTURE_SAE = ROOT / "models" / "culture_sae" / "miniature.safetensors"
 JUDGE = ROOT / "models" / "judge" / "miniature_judge.safetensors"
 

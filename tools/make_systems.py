@@ -9,8 +9,10 @@ is, amplified, enhanced, and both at once; a run takes the one that a system nam
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tools.comfy_client import Workflow
 
@@ -22,16 +24,27 @@ def node(kind: str, title: str, **inputs: Any) -> dict[str, Any]:
     return {"class_type": kind, "inputs": inputs, "_meta": {"title": title}}
 
 
-def pictures(
-    clip: Link, model: Link, vae: Link, file: str, sampling: dict[str, Any], guide: bool
-) -> Workflow:
-    """What all graphs have in common, once there are clip, model, vae and a node `size`.
+class ImageModel(NamedTuple):
+    """An image model as a graph loads it."""
 
-    Args:
-        file: of the culture SAE and of the enhancer.
-        guide: whether the prompt goes through Flux's guidance.
-    """
+    nodes: Workflow
+    """Its loaders, and a node `size`."""
+    clip: Link
+    model: Link
+    vae: Link
+    file: str
+    """Of the culture SAE and of the enhancer, without `.safetensors`."""
+    sampling: dict[str, Any]
+    guide: bool = False
+    """Whether the prompt goes through Flux's guidance."""
+
+
+def pictures(build: Callable[[], ImageModel]) -> Workflow:
+    """What all graphs have in common, after the model's own nodes."""
+    nodes, clip, model, vae, name, sampling, guide = build()
+    file = f"{name}.safetensors"
     graph = {
+        **nodes,
         "prompt": node("PrimitiveString", "Prompt", value="a chair"),
         "negative": node("CLIPTextEncode", "Negative prompt", text="", clip=clip),
         "seed": node("PrimitiveInt", "Seed", value=1),
@@ -77,8 +90,8 @@ def size(kind: str, pixels: int) -> dict[str, Any]:
     return node(kind, "Size", width=pixels, height=pixels, batch_size=1)
 
 
-def miniature() -> Workflow:
-    return {
+def miniature() -> ImageModel:
+    nodes = {
         "clip": node(
             "CultureLoadTextEncoder", "Text encoder", folder="multilingual-e5-small", adapter="none"
         ),
@@ -88,87 +101,113 @@ def miniature() -> Workflow:
         "model": node("ModelSamplingSD3", "Model sampling", model=["unet", 0], shift=1.0),
         "vae": node("VAELoader", "VAE", vae_name="culture_miniature_vae.safetensors"),
         "size": size("EmptySD3LatentImage", 64),
-        **pictures(
-            ["clip", 0], ["model", 0], ["vae", 0], "miniature.safetensors", sampling(20, 3.0), False
-        ),
-    }  # fmt: skip
+    }
+    return ImageModel(nodes, ["clip", 0], ["model", 0], ["vae", 0], "miniature", sampling(20, 3.0))
 
 
-def sdxl() -> Workflow:
-    return {
+def sd15() -> ImageModel:
+    nodes = {
+        "model": node("CheckpointLoaderSimple", "SD 1.5", ckpt_name="v1-5-pruned-emaonly-fp16.safetensors"),
+        "size": size("EmptyLatentImage", 512),
+    }
+    settings = sampling(25, 7.0, "dpmpp_2m", "karras")
+    return ImageModel(nodes, ["model", 1], ["model", 0], ["model", 2], "sd15", settings)
+
+
+def sdxl() -> ImageModel:
+    nodes = {
         "model": node("CheckpointLoaderSimple", "SDXL", ckpt_name="sd_xl_base_1.0.safetensors"),
         "size": size("EmptyLatentImage", 1024),
-        **pictures(
-            ["model", 1], ["model", 0], ["model", 2], "sdxl.safetensors",
-            sampling(30, 7.0, "dpmpp_2m", "karras"), False,
-        ),
-    }  # fmt: skip
+    }
+    settings = sampling(30, 7.0, "dpmpp_2m", "karras")
+    return ImageModel(nodes, ["model", 1], ["model", 0], ["model", 2], "sdxl", settings)
 
 
-def sd35() -> Workflow:
+def sd35() -> ImageModel:
     encoders = {
         "clip_name1": "clip_g.safetensors",
         "clip_name2": "clip_l.safetensors",
         "clip_name3": "t5xxl_fp16.safetensors",
     }
-    return {
+    nodes = {
         "model": node("CheckpointLoaderSimple", "SD 3.5", ckpt_name="sd3.5_large.safetensors"),
         "clip": node("TripleCLIPLoader", "Text encoders", **encoders),
         "size": size("EmptySD3LatentImage", 1024),
-        **pictures(
-            ["clip", 0], ["model", 0], ["model", 2], "sd35.safetensors",
-            sampling(30, 4.5, "dpmpp_2m", "sgm_uniform"), False,
-        ),
-    }  # fmt: skip
+    }
+    settings = sampling(30, 4.5, "dpmpp_2m", "sgm_uniform")
+    return ImageModel(nodes, ["clip", 0], ["model", 0], ["model", 2], "sd35", settings)
 
 
-def flux() -> Workflow:
+def flux() -> ImageModel:
     encoders = {"clip_name1": "t5xxl_fp16.safetensors", "clip_name2": "clip_l.safetensors", "type": "flux"}
-    return {
+    nodes = {
         "model": node("UNETLoader", "FLUX.1-dev", unet_name="flux1-dev.safetensors", weight_dtype="default"),
         "clip": node("DualCLIPLoader", "Text encoders", **encoders, device="default"),
         "vae": node("VAELoader", "VAE", vae_name="ae.safetensors"),
         "size": size("EmptySD3LatentImage", 1024),
-        # FLUX.1-dev is distilled: guidance is a number that it reads, and there is no negative prompt.
-        **pictures(["clip", 0], ["model", 0], ["vae", 0], "flux.safetensors", sampling(28, 1.0), True),
     }
+    # FLUX.1-dev is distilled: guidance is a number that it reads, and there is no negative prompt.
+    settings = sampling(28, 1.0)
+    return ImageModel(nodes, ["clip", 0], ["model", 0], ["vae", 0], "flux", settings, guide=True)
 
 
-def altdiffusion() -> Workflow:
+def qwen_image() -> ImageModel:
+    encoder = {"clip_name": "qwen_2.5_vl_7b_fp8_scaled.safetensors", "type": "qwen_image"}
+    unet = {"unet_name": "qwen_image_fp8_e4m3fn.safetensors", "weight_dtype": "default"}
+    nodes = {
+        "clip": node("CLIPLoader", "Text encoder", **encoder, device="default"),
+        "unet": node("UNETLoader", "Qwen-Image", **unet),
+        "model": node("ModelSamplingAuraFlow", "Model sampling", model=["unet", 0], shift=3.1),
+        "vae": node("VAELoader", "VAE", vae_name="qwen_image_vae.safetensors"),
+        "size": size("EmptySD3LatentImage", 1328),
+    }
+    return ImageModel(nodes, ["clip", 0], ["model", 0], ["vae", 0], "qwen_image", sampling(20, 2.5))
+
+
+def z_image() -> ImageModel:
+    encoder = {"clip_name": "qwen_3_4b.safetensors", "type": "lumina2"}
+    unet = {"unet_name": "z_image_turbo_bf16.safetensors", "weight_dtype": "default"}
+    nodes = {
+        "clip": node("CLIPLoader", "Text encoder", **encoder, device="default"),
+        "unet": node("UNETLoader", "Z-Image-Turbo", **unet),
+        "model": node("ModelSamplingAuraFlow", "Model sampling", model=["unet", 0], shift=3.0),
+        "vae": node("VAELoader", "VAE", vae_name="ae.safetensors"),
+        "size": size("EmptySD3LatentImage", 1024),
+    }
+    settings = sampling(9, 1.0, "res_multistep")
+    return ImageModel(nodes, ["clip", 0], ["model", 0], ["vae", 0], "z_image", settings)
+
+
+def altdiffusion() -> ImageModel:
     unet = {"unet_name": "altdiffusion_m9_unet.safetensors", "weight_dtype": "default"}
-    return {
+    nodes = {
         "clip": node("CultureLoadTextEncoder", "Text encoder", folder="AltDiffusion-m9", adapter="none"),
         "model": node("UNETLoader", "UNet", **unet),
         "vae": node("VAELoader", "VAE", vae_name="altdiffusion_m9_vae.safetensors"),
         "size": size("EmptyLatentImage", 512),
-        **pictures(
-            ["clip", 0], ["model", 0], ["vae", 0], "altdiffusion.safetensors",
-            sampling(25, 7.0, "dpmpp_2m", "karras"), False,
-        ),
-    }  # fmt: skip
+    }
+    settings = sampling(25, 7.0, "dpmpp_2m", "karras")
+    return ImageModel(nodes, ["clip", 0], ["model", 0], ["vae", 0], "altdiffusion", settings)
 
 
-def pea_diffusion() -> Workflow:
+def pea_diffusion() -> ImageModel:
     encoder = {"folder": "CLIP-ViT-H-14-frozen-xlm-roberta-large", "adapter": "pea_sdxl.safetensors"}
-    return {
+    nodes = {
         "clip": node("CultureLoadTextEncoder", "Text encoder", **encoder),
         "model": node("CheckpointLoaderSimple", "SDXL", ckpt_name="sd_xl_base_1.0.safetensors"),
         "size": size("EmptyLatentImage", 1024),
-        **pictures(
-            ["clip", 0], ["model", 0], ["model", 2], "pea_diffusion.safetensors",
-            sampling(25, 7.0, "dpmpp_2m", "karras"), False,
-        ),
-    }  # fmt: skip
+    }
+    settings = sampling(25, 7.0, "dpmpp_2m", "karras")
+    return ImageModel(nodes, ["clip", 0], ["model", 0], ["model", 2], "pea_diffusion", settings)
 
 
-GRAPHS = {
-    "miniature": miniature,
-    "sdxl": sdxl,
-    "sd35": sd35,
-    "flux": flux,
-    "altdiffusion": altdiffusion,
-    "pea_diffusion": pea_diffusion,
+MODELS = {
+    build.__name__: build
+    for build in (miniature, sd15, sdxl, sd35, flux, qwen_image, z_image, altdiffusion, pea_diffusion)
 }
+EVALUATED = ("miniature", "sdxl", "sd35", "flux", "altdiffusion", "pea_diffusion")
+"""Models that `systems.yaml` evaluates; `tools.make_workflows` has a graph for each."""
+GRAPHS = {name: partial(pictures, MODELS[name]) for name in EVALUATED}
 
 
 def text(graph: Workflow) -> str:

@@ -30,6 +30,7 @@ from .pictures import image_grid
 from .places import choose_encoders, encoders_of, taken_layer
 from .probing import probe_clip
 from .prompts import PromptTracer
+from .queued import check_known, source_of, watch_queue
 from .reading import INJECTION_KEY, ComfyTextEncoder
 from .saving import checkpoint_path, save_to_output
 from .scoring import judge_choices, judge_state, score_images
@@ -45,6 +46,7 @@ __all__ = [
     "PromptTracer",
     "TextEncoderError",
     "amplify_clip",
+    "check_known",
     "checkpoint_path",
     "choose_encoders",
     "detect_neurons_in_clip",
@@ -66,6 +68,7 @@ __all__ = [
     "save_to_output",
     "scheduled_conditioning",
     "score_images",
+    "source_of",
     "taken_layer",
     "text_encoder_folder",
     "text_encoder_folders",
@@ -74,4 +77,5 @@ __all__ = [
     "text_encoder_state",
     "train_enhancer_on_model",
     "train_sae_on_clip",
+    "watch_queue",
 ]

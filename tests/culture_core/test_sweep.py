@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from culture_core.sweep import MAX_VALUES, strength_sweep, sweep_labels
+from culture_core.sweep import MAX_VALUES, prompt_list, strength_sweep, sweep_labels
 
 
 def test_both_ends_are_included_and_steps_are_even() -> None:
@@ -53,3 +53,13 @@ def test_the_number_of_strengths_is_limited() -> None:
 def test_labels_read_as_short_numbers_after_their_name() -> None:
     assert sweep_labels([0.0, -1.0, 2.5], "strength") == ["strength 0", "strength -1", "strength 2.5"]
     assert sweep_labels([1.0], " ") == ["1"]
+
+
+def test_a_prompt_list_has_a_prompt_a_line() -> None:
+    assert prompt_list("teapot\n\n  急須 \r\nإبريق شاي\n") == ["teapot", "急須", "إبريق شاي"]
+
+
+@pytest.mark.parametrize("text", ["", " \n\t\n", "a\n" * (MAX_VALUES + 1)])
+def test_a_prompt_list_without_prompts_or_with_too_many_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=f"write 1 to {MAX_VALUES}, one a line"):
+        prompt_list(text)
