@@ -16,6 +16,7 @@ from PIL import Image, PngImagePlugin
 
 from ..atomic import atomic_path
 from ..cultures import culture
+from ..strict_json import parse_object
 from .base import GeneratorError, Job, Made
 
 METADATA, SETTINGS, FAILURES, IMAGES = "metadata.jsonl", "run.json", "failures.jsonl", "images"
@@ -120,12 +121,9 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            settings = json.loads(path.read_text(encoding="utf-8"))
+            return parse_object(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise GeneratorError(f"{path}: cannot be read ({error}); choose another folder") from error
-        if not isinstance(settings, dict):
-            raise GeneratorError(f"{path}: is not of a run; choose another folder")
-        return settings
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         with atomic_path(self.folder / SETTINGS) as temporary:
@@ -142,15 +140,13 @@ class RunFolder:
         record = job.record()
         try:
             with Image.open(self.folder / record["file_name"]) as image:
-                inside = json.loads(image.text[PNG_TEXT])
+                inside = parse_object(image.text[PNG_TEXT])
         except (OSError, ValueError, KeyError, AttributeError):
             return None
         return record if inside == record else None
 
 
 def _picture(line: str, run: Path, where: str) -> MadePicture:
-    from ..file_checks import parse_object
-
     try:
         record = parse_object(line)
     except ValueError as error:
@@ -177,9 +173,9 @@ def _picture(line: str, run: Path, where: str) -> MadePicture:
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
     """Objects of a JSONL file; a run that was killed may have cut the last one off."""
     records = []
-    for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else ():
         try:
-            record = json.loads(line)
+            record = parse_object(line)
             if isinstance(record["job"], str) and isinstance(record["file_name"], str):
                 records.append(record)
         except (ValueError, KeyError, TypeError):

@@ -5,7 +5,6 @@ the prompt list, or `prompt`, the text that was given), and where it is known `s
 picture has a seed, the first of a prompt counts for the run's first seed, and so on.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from ..judges.folders import METADATA, read_folder
+from ..strict_json import parse_object
 from .base import GeneratorError, Job, JobRefused, Made
 from .systems import FOLDER, System
 
@@ -76,7 +76,7 @@ class _Pictures:
             )
         checked = {picture.file: picture.path for picture in read_folder(folder)}
         lines = (folder / METADATA).read_text(encoding="utf-8-sig").split("\n")
-        records = [json.loads(line) for line in lines if line.strip()]
+        records = [parse_object(line) for line in lines if line.strip()]
         self._seeded = any("seed" in record for record in records)
         self._found: dict[tuple, list[tuple[Any, Path]]] = defaultdict(list)
         for record in records:

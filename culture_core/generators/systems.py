@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..amplifier import MAX_STRENGTH, MIN_STRENGTH, MODES
+from ..strict_json import parse_object
 from .base import GeneratorError
 from .prompts import NEUTRAL, TREATMENTS
 
@@ -313,8 +314,6 @@ class _System:
 
 def _api_workflow(path: Path) -> dict[str, Any]:
     """A graph in the format that ComfyUI's API takes."""
-    from ..file_checks import parse_object
-
     try:
         workflow = parse_object(_text(path))
     except GeneratorError:

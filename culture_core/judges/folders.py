@@ -1,11 +1,11 @@
 """Folders of pictures whose cultures are known: what a system under test has left behind."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ..strict_json import parse_object
 from .base import label_name, labels
 
 METADATA = "metadata.jsonl"
@@ -49,12 +49,16 @@ def read_folder(folder: Path) -> list[LabelledPicture]:
 def _from_metadata(folder: Path) -> Iterator[LabelledPicture]:
     file = folder / METADATA
     root = folder.resolve()
-    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: cannot be read as a UTF-8 text file ({error})") from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         place = f"{file}, line {number}"
         try:
-            record = json.loads(line)
+            record = parse_object(line)
             name, culture = record["file_name"], record["culture"]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{place}: it must be an object with file_name and culture ({error})") from None

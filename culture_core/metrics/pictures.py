@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..file_checks import parse_object
+from ..strict_json import parse_object
 from .base import MetricError
 
 METADATA = "metadata.jsonl"

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from ..atomic import atomic_path
 from ..checkpoints import write_safetensors
-from ..file_checks import Content, FileError, check_file, parse_object, read_tensors
+from ..file_checks import Content, FileError, check_file, read_tensors
 from ..files import MAX_LATENTS, MAX_WIDTH
 from ..pickles import is_plain, load_pickle
+from ..strict_json import parse_object
 from .model import TopKSAE
 
 SPARSIFY, SAE_LENS, DICTIONARY_LEARNING = "sparsify", "sae-lens", "dictionary-learning"

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..atomic import atomic_path
 from ..checkpoints import write_safetensors
+from ..strict_json import parse_object
 
 BLOCK = 256
 """Neighbouring vectors of a store that stay together when blocks are shuffled."""
@@ -247,7 +248,7 @@ def read_index(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index = parse_object(path.read_text(encoding="utf-8"))
         if index["format"] != _FORMAT or index["format_version"] > _VERSION:
             raise ValueError(f"{index['format']} {index['format_version']} is unknown: update the pack")
         index["shards"] = [Shard(**shard) for shard in index["shards"]]

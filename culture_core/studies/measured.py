@@ -13,6 +13,7 @@ from ..judges.agreement import Agreement, agreement
 from ..judges.base import Verdict
 from ..judges.results import Judged
 from ..judges.run import SETTINGS, read_run
+from ..strict_json import parse_object
 from ..user_study.pictures import METADATA, picture_path
 
 FIGURES, SUMMARY = "metrics.jsonl", "metrics.json"
@@ -203,7 +204,7 @@ def _pictures(run: Path, systems: Sequence[str]) -> list[Picture]:
 
 def _picture(run: Path, line: str, where: str) -> Picture:
     try:
-        record = json.loads(line)
+        record = parse_object(line)
         name, system, code, seed = (record[key] for key in ("file_name", "system", "culture", "seed"))
         prompt = record.get("item") or record.get("neutral") or record["prompt"]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -321,7 +322,7 @@ def _figures(folder: Path) -> dict[str, dict[str, float]]:
             record = json.loads(line)
             numbers = {k: v for k, v in record.items() if isinstance(v, int | float) and math.isfinite(v)}
             found[record["file_name"]] = numbers
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StudyError(f"{path} has no figures to read ({error}): measure the run first") from error
     return found
 
@@ -381,6 +382,6 @@ def _object(path: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StudyError(f"{path} cannot be read: {error}") from error
     return found if isinstance(found, dict) else {}

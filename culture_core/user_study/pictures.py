@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..cultures import culture
+from ..strict_json import parse_object
 
 METADATA = "metadata.jsonl"
 _TEXTS = ("file_name", "system", "prompt", "language", "culture")
@@ -82,8 +83,6 @@ def picture_path(folder: str | os.PathLike, file_name: str) -> Path:
 
 def _parse(line: str, where: str) -> tuple[Picture, Any]:
     """A picture, and the strength that its system ran at."""
-    from ..file_checks import parse_object
-
     try:
         record = parse_object(line)
     except ValueError as error:

@@ -183,7 +183,7 @@ class ServerVLM:
                 if blamed is None:
                     raise self._explained(error) from None
                 given_up |= {blamed}
-            except (self._errors.OpenAIError, json.JSONDecodeError) as error:
+            except (self._errors.OpenAIError, ValueError, RecursionError) as error:
                 # Not `from error`: its request has the key.
                 raise self._explained(error) from None
             else:
@@ -311,7 +311,7 @@ def _chosen(text: str) -> str:
     """The choice inside structured output; the text itself from a server that ignored the schema."""
     try:
         answer = json.loads(text)["answer"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return text
     return answer.strip() if isinstance(answer, str) else text
 

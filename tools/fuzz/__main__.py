@@ -21,29 +21,32 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from .cases import ACCEPTED, EITHER, Outcome, Scratch, corpus, describe, read, write
+from .cases import ACCEPTED, EITHER, Outcome, Scratch, corpus, describe, names, read, write
 from .guards import Cost
 from .mutations import Files, mutated
 from .targets import HAS_COMFYUI, ROOT, TARGETS, clear, put_comfyui_on_path, reader
 
 HANG = 60
 """Seconds after which a case is ended from outside: one that never comes back to Python."""
+BROKEN = 3
+"""Exit code of a worker whose own code failed."""
 CHUNK = 2000
 """Cases of one run of Hypothesis, which remembers all of them."""
 
 
 def main() -> int:
     options = _options()
-    names = options.target or [n for n, t in TARGETS.items() if HAS_COMFYUI or not t.needs_comfyui]
+    chosen = options.target or [n for n, t in TARGETS.items() if HAS_COMFYUI or not t.needs_comfyui]
     if options.worker:
-        return work(names, options)
-    total = sum(TARGETS[name].share for name in names)
-    left = {name: max(1, round(options.cases * TARGETS[name].share / total)) for name in names}
+        return work(chosen, options)
+    total = sum(TARGETS[name].share for name in chosen)
+    left = {name: max(1, round(options.cases * TARGETS[name].share / total)) for name in chosen}
     return 1 if Supervisor(left, options).run() else 0
 
 
@@ -75,6 +78,8 @@ class Supervisor:
         while self.left:
             with tempfile.TemporaryDirectory(dir=_memory()) as scratch:
                 if code := self._worker(Path(scratch), self.options.seed + 1000 * deaths):
+                    if code == BROKEN:
+                        raise RuntimeError("the fuzzer itself is broken, see above")
                     deaths += 1
                     self._died(code, Path(scratch) / "case")
         return sum(len(tally.problems) for tally in self.tallies.values())
@@ -119,16 +124,16 @@ def _memory() -> str | None:
 # ---------------------------------------------------------------------------------------------- the worker
 
 
-def work(names: list[str], options: argparse.Namespace) -> int:
+def work(targets: list[str], options: argparse.Namespace) -> int:
     """Try cases in this process; a line of JSON on stdout for each chunk of them."""
     _be_quiet()
-    if any(TARGETS[name].needs_comfyui for name in names):
+    if any(TARGETS[name].needs_comfyui for name in targets):
         put_comfyui_on_path()
     scratch = Scratch(Path(os.environ["CULTURE_FUZZ_SCRATCH"]))
-    for name in names:
-        cases, known = corpus(name), reader(name)
+    for name in targets:
+        cases = corpus(name)
         for files in cases.values():  # imports and caches are no case's cost
-            scratch.run(known, files)
+            scratch.run(reader(name), files, names(cases.values()))
         if options.replay:
             _replay(cases, name, scratch, options.findings / name)
             continue
@@ -148,9 +153,9 @@ def _be_quiet() -> None:
 
 
 def _replay(cases: dict[str, Files], name: str, scratch: Scratch, findings: Path) -> None:
-    tally = Tally(findings)
+    tally, known = Tally(findings), names(cases.values())
     for case, files in cases.items():
-        outcome = scratch.run(reader(name), files)
+        outcome = scratch.run(reader(name), files, known)
         wanted = case.partition("-")[0]
         if not outcome.problem and wanted not in (EITHER, outcome.result):
             outcome = Outcome("", outcome.cost, f"{case} was {outcome.result}")
@@ -164,7 +169,7 @@ def _chunk(
     import hypothesis
     from hypothesis import strategies as st
 
-    tally, known = Tally(findings), reader(name)
+    tally, read_case, known = Tally(findings), reader(name), names(cases.values())
     # Nine of ten begin with a good case, the others with one that was bad before.
     good = [files for case, files in cases.items() if case.startswith(ACCEPTED)]
     bad = [files for case, files in cases.items() if not case.startswith(ACCEPTED)] or good
@@ -180,7 +185,7 @@ def _chunk(
         files = mutated(data.draw, data.draw(st.sampled_from(source)))
         faulthandler.dump_traceback_later(HANG, exit=True)
         try:
-            tally.add(files, scratch.run(known, files))
+            tally.add(files, scratch.run(read_case, files, known))
         finally:
             faulthandler.cancel_dump_traceback_later()
 
@@ -240,5 +245,13 @@ def _keep(files: Files, outcome: Outcome, findings: Path) -> None:
     note.write_text(text, encoding="utf-8", errors="replace")
 
 
+def _run() -> int:
+    try:
+        return main()
+    except Exception:
+        traceback.print_exc()
+        return BROKEN
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_run())

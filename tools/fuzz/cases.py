@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,16 +43,21 @@ class Scratch:
             shutil.copy(path, self.outside / f"secret{path.suffix}")
         self.watch = Watch((ROOT, COMFYUI), self.outside)
 
-    def run(self, reader: Reader, files: Files) -> Outcome:
-        """Try a case."""
+    def run(self, reader: Reader, files: Files, known: set[str]) -> Outcome:
+        """Try a case; `known`: names of files that a good one has."""
         clear(self.case)
         write(files, self.case)
-        return check(reader, self.case, self.watch)
+        return check(reader, self.case, self.watch, known)
 
 
 def corpus(target: str) -> dict[str, Files]:
     """The cases of a target by name."""
     return {folder.name: read(folder) for folder in sorted((CORPUS / target).glob("*")) if folder.is_dir()}
+
+
+def names(files: Iterable[Files]) -> set[str]:
+    """All files' names, one of which a refusal must name."""
+    return {Path(name).name for case in files for name in case}
 
 
 def read(folder: Path) -> Files:
@@ -79,11 +84,11 @@ def write(files: Files, folder: Path) -> None:
                 path.chmod(0o600)
 
 
-def check(reader: Reader, folder: Path, watch: Watch) -> Outcome:
+def check(reader: Reader, folder: Path, watch: Watch, known: set[str]) -> Outcome:
     """Read a case that lies in a folder, under guard."""
     cost, error = Cost(), None
     size = sum(path.stat().st_size for path in _files(folder))
-    names = {path.name for path in _files(folder)} | {folder.name}
+    said = {path.name for path in _files(folder)} | {folder.name} | known
     seen: list[str] = []
 
     def guarded() -> None:
@@ -99,7 +104,7 @@ def check(reader: Reader, folder: Path, watch: Watch) -> Outcome:
         raise
     except BaseException as caught:  # SystemExit and a library's own kinds too
         error = caught
-    problem, detail = _problem(error, reader, names, cost, size, seen)
+    problem, detail = _problem(error, reader, said, cost, size, seen)
     result = "" if problem else ACCEPTED if error is None else REFUSED
     return Outcome(result, cost, problem, detail)
 
@@ -116,7 +121,7 @@ def _problem(
         return f"left its folder: {seen[0][:120]}", "\n".join(seen)
     if error is not None and type(error) not in reader.errors:
         return f"crash: {type(error).__name__} {_place(error)}", "".join(traceback.format_exception(error))
-    if error is not None and not any(name in str(error) for name in names):
+    if error is not None and not any(name in str(error) for name in (*names, *reader.named)):
         return f"nameless refusal {_place(error)}", str(error)
     if cost.seconds > SECONDS:
         return f"slow {_place(error)}", f"{cost.seconds:.1f} s"

@@ -163,7 +163,10 @@ def _yaml(draw: Draw, content: bytes) -> bytes:
 
     if draw(st.integers(0, 5)) == 0:
         return draw(st.sampled_from(_YAML))
-    return _json(draw, json.dumps(yaml.safe_load(content)).encode())
+    try:
+        return _json(draw, json.dumps(yaml.safe_load(content)).encode())
+    except yaml.YAMLError as error:
+        raise ValueError from error
 
 
 _MARK = "@replaced@"

@@ -206,7 +206,10 @@ def _foreign_pictures(folder: Path) -> None:
 GRAPH = {
     "prompt": {"class_type": "PrimitiveString", "inputs": {"value": "x"}, "_meta": {"title": "Prompt"}},
     "seed": {"class_type": "PrimitiveInt", "inputs": {"value": 0}},
-    "encode": {"class_type": "CLIPTextEncode", "inputs": {"text": ["prompt", 0], "clip": ["amplify", 0], "seed": ["seed", 0]}},
+    "encode": {
+        "class_type": "CLIPTextEncode",
+        "inputs": {"text": ["prompt", 0], "clip": ["amplify", 0], "seed": ["seed", 0]},
+    },
     "amplify": {"class_type": "CultureAmplifyNeurons", "inputs": {"strength": 2.0, "culture": "ja"}},
     "plain": {"class_type": "SaveImage", "inputs": {"images": ["encode", 0]}},
 }
@@ -321,9 +324,7 @@ def _t5(folder: Path) -> None:
     from transformers import MT5Config, MT5EncoderModel
 
     _pieces(folder / "spiece.model", (2, -1, 0, 1))
-    config = MT5Config(
-        vocab_size=32, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2
-    )
+    config = MT5Config(vocab_size=32, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
     _save_model(MT5EncoderModel(config), folder)
 
 

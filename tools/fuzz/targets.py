@@ -22,6 +22,8 @@ class Reader(NamedTuple):
     read: Callable[[Path], object]
     errors: tuple[type[Exception], ...]
     """What it is declared to raise; a subclass that is not named here is a crash."""
+    named: tuple[str, ...] = ()
+    """What a refusal may name in place of a file."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def _pairs() -> Reader:
         loaded = load_image_pairs(folder / "pairs.jsonl")
         return [_digest(_path_of(pair, folder), pair) for pair in loaded.training if pair.image is not None]
 
-    return Reader(read, (PairError,))
+    return Reader(read, (PairError,), ("prompt pair ",))
 
 
 def _bench() -> Reader:
@@ -111,10 +113,13 @@ def _bench() -> Reader:
         bench = Bench.open(folder)
         bench.pairs()
         for record in bench.records.values():
-            read_picture(bench.image_path(record)) if bench.image_path(record).is_file() else None
+            try:
+                read_picture(bench.image_path(record))
+            except PictureError as error:  # says what is wrong with it; who asks says which it is
+                raise BenchError(f"{record.image} {error}") from error
         return bench
 
-    return Reader(read, (BenchError, PictureError))
+    return Reader(read, (BenchError,))
 
 
 def _ingestion() -> Reader:
@@ -208,7 +213,7 @@ def _vlm_config() -> Reader:
         judge_names()
         return [make_vlm(name, entry) for name, entry in configured().items() if entry["kind"] == "server"]
 
-    return Reader(read, (VLMError,))
+    return Reader(read, (VLMError,), ("the model ", "the VLM "))
 
 
 def _user_study() -> Reader:

@@ -77,7 +77,10 @@ def _in_folder(folder: Path, tower: Tower) -> Any:
     path = next((folder / name for name in _PIECES if (folder / name).is_file()), None)
     if path is None:
         return None
-    return _from_pieces(torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8), tower, path)
+    model = bytearray(path.read_bytes())
+    if not model:
+        raise TextEncoderError(f"{path} is empty: fetch it again.")
+    return _from_pieces(torch.frombuffer(model, dtype=torch.uint8), tower, path)
 
 
 def _from_json(path: Path, tower: Tower) -> Any:
