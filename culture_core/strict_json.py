@@ -6,13 +6,16 @@ from typing import Any, NoReturn
 
 
 def parse_json(text: str) -> Any:
-    """A JSON value without NaN and infinities.
+    """A JSON value without NaN, infinities and halves of characters.
 
     Raises:
         ValueError: for anything else, also for what is nested too deeply.
     """
     try:
-        return json.loads(text, parse_constant=_reject_constant, parse_float=_finite)
+        value = json.loads(text, parse_constant=_reject_constant, parse_float=_finite)
+        if "\\u" in text:  # half of a character, which could be written nowhere again
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except (ValueError, RecursionError) as error:
         raise ValueError(f"no JSON ({error})") from error
 

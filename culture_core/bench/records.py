@@ -13,6 +13,7 @@ from typing import Any
 from ..atomic import atomic_path
 from ..cultures import culture as known_culture
 from ..pairs import PairError, PromptPair, Span
+from ..paths import path_inside
 from ..splits import BENCH_SPLITS
 from ..strict_json import parse_object
 
@@ -183,7 +184,7 @@ class Bench:
             BenchError: where a link leads out of the bench.
         """
         path = self.folder / record.image
-        if not path.resolve().is_relative_to(self.folder.resolve()):
+        if path_inside(self.folder, record.image) is None:
             raise BenchError(f"record {record.id!r}: {path} leads out of the bench")
         return path
 

@@ -16,6 +16,7 @@ from ..files import CultureSAE, EnhancerFile, FileError, check_encoder
 from ..schedule import Stretch
 from ..selection import TokenSelection
 from .errors import TextEncoderError
+from .inputs import expect
 from .patching import FeatureFunction, patch_clip
 from .places import ALL, choose_encoders, encoders_of
 from .reading import ComfyTextEncoder
@@ -43,7 +44,7 @@ def amplify_clip(
         TextEncoderError: for an encoder that the CLIP does not have.
         ValueError: for a strength or a mode that is out of range.
     """
-    neurons = culture_sae.neurons(culture)
+    neurons = expect(culture_sae, CultureSAE, "Load Culture SAE").neurons(culture)
     matching = matching_encoders(clip, culture_sae, encoders)
     Amplifier(culture_sae.sae, neurons, strength, mode)  # raises now, not in the middle of a later encode
     if strength == 0:
@@ -117,7 +118,7 @@ def enhance_clip(
         FileError: where the file is for another encoder.
         TextEncoderError: for an encoder that the CLIP does not have.
     """
-    matching = matching_encoders(clip, enhancer, encoders)
+    matching = matching_encoders(clip, expect(enhancer, EnhancerFile, "Load Layer Enhancer"), encoders)
     if strength == 0:
         return clip.clone()
 

@@ -8,6 +8,7 @@ import folder_paths
 
 from ..files import CultureSAE, EnhancerFile, save_culture_sae, save_enhancer
 from .folders import output_folder
+from .inputs import expect
 
 CHECKPOINTS = "culture_checkpoints"
 """Folder for unfinished trainings; no loader node lists it."""
@@ -32,8 +33,13 @@ def save_to_output(
         if isinstance(item, CultureSAE)
         else ("culture_enhancer", save_enhancer)
     )
+    if kind == "culture_enhancer":
+        expect(item, EnhancerFile, "Load Layer Enhancer, Load Culture SAE or a node that makes one")
     _check_prefix(prefix)
-    folder, name, number, *_ = folder_paths.get_save_image_path(prefix, str(output_folder(kind)))
+    root = output_folder(kind)
+    folder, name, number, *_ = folder_paths.get_save_image_path(prefix, str(root))
+    if not Path(folder).resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"The folder {folder} is a link out of {root}: choose another prefix.")
     texts = {"author": author.strip(), "licence": licence.strip(), "description": description.strip()}
     signed = replace(item, **{field: text for field, text in texts.items() if text})
     return save(signed, Path(folder) / f"{name}_{number:05}_.safetensors")

@@ -16,6 +16,7 @@ from PIL import Image, PngImagePlugin
 
 from ..atomic import atomic_path
 from ..cultures import culture
+from ..paths import path_inside
 from ..strict_json import parse_object
 from .base import GeneratorError, Job, Made
 
@@ -130,10 +131,9 @@ class RunFolder:
             temporary.write_text(json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
 
     def _there(self, record: Mapping[str, Any]) -> bool:
-        return (
-            record["file_name"] == f"{IMAGES}/{record['job']}.png"
-            and (self.folder / record["file_name"]).is_file()
-        )
+        path = path_inside(self.folder, record["file_name"])
+        usual = record["file_name"] == f"{IMAGES}/{record['job']}.png"
+        return usual and path is not None and path.is_file()
 
     def _record_inside(self, job: Job) -> dict[str, Any] | None:
         """The record that a job's picture carries; None where there is no such picture."""
@@ -162,8 +162,8 @@ def _picture(line: str, run: Path, where: str) -> MadePicture:
         culture(record["culture"])
     except ValueError as error:
         raise GeneratorError(f"{where}: {error}") from error
-    root, path = run.resolve(), (run / record["file_name"]).resolve()
-    if not path.is_relative_to(root):
+    path = path_inside(run, record["file_name"])
+    if path is None:
         raise GeneratorError(f"{where}: {record['file_name']!r} leads out of the run's folder")
     if not path.is_file():
         raise GeneratorError(f"{where}: there is no picture {record['file_name']}; run `generate` again")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ..paths import path_inside
 from ..strict_json import parse_object
 from .base import label_name, labels
 
@@ -62,7 +63,7 @@ def _from_metadata(folder: Path) -> Iterator[LabelledPicture]:
             name, culture = record["file_name"], record["culture"]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{place}: it must be an object with file_name and culture ({error})") from None
-        if not isinstance(name, str) or not (root / name).resolve().is_relative_to(root):
+        if not isinstance(name, str) or path_inside(root, name) is None:
             raise ValueError(f"{place}: file_name {name!r} leads out of the folder")
         if not (root / name).is_file():
             raise ValueError(f"{place}: there is no picture {name}")

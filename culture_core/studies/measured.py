@@ -337,14 +337,16 @@ def _measure(key: str, found: Mapping[str, Mapping[str, float]], pictures: Seque
 def _summary(folder: Path) -> tuple[list[tuple[str, str]], dict[str, dict[str, float]], list[str]]:
     """What measured, figures of whole systems, and what to be warned of."""
     summary = _object(folder / SUMMARY)
-    settings = summary.get("settings", {})
+    settings, systems, too_long = (
+        _within(summary, key, folder) for key in ("settings", "systems", "too_long")
+    )
     instruments = [
         (_KNOWN.get(key, (key.replace("_", " "), 0))[0], _described(value)) for key, value in settings.items()
     ]
     sets: dict[str, dict[str, float]] = {}
     warned = []
-    for system, figures in summary.get("systems", {}).items():
-        for key, figure in figures.items():
+    for system in systems:
+        for key, figure in _within(systems, system, folder).items():
             if not isinstance(figure, dict) or "mean" in figure:  # of pictures, which are read one by one
                 continue
             values = {key: figure["value"]} if "value" in figure else _of_diversity(key, figure)
@@ -353,7 +355,7 @@ def _summary(folder: Path) -> tuple[list[tuple[str, str]], dict[str, dict[str, f
                     sets.setdefault(name, {})[system] = value
             if figure.get("warning"):
                 warned.append(f"{key} of {system}: {figure['warning']}")
-    for key, count in summary.get("too_long", {}).items():
+    for key, count in too_long.items():
         if count:
             warned.append(f"{key}: {count} texts were too long for the model and cut off")
     return instruments, sets, warned
@@ -374,6 +376,14 @@ def _described(settings: Any) -> str:
         return "; ".join(dict.fromkeys(map(_described, settings)))
     text = str(settings)
     return f"{text[:12]}…" if len(text) == 64 and text.isalnum() else text
+
+
+def _within(record: Mapping[str, Any], key: str, folder: Path) -> dict[str, Any]:
+    """An object inside of a summary; empty where there is none."""
+    found = record.get(key, {})
+    if not isinstance(found, dict):
+        raise StudyError(f"{folder / SUMMARY}: {key!r} must be an object, got {found!r:.60}")
+    return found
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..cultures import culture
+from ..paths import path_inside
 from ..strict_json import parse_object
 
 METADATA = "metadata.jsonl"
@@ -70,9 +71,9 @@ def picture_path(folder: str | os.PathLike, file_name: str) -> Path:
     Raises:
         StudyError: where it is missing, or its name or a link leads out of the folder.
     """
-    root = Path(folder).resolve()
-    path = (root / file_name).resolve()
-    if not path.is_relative_to(root):
+    root = Path(folder)
+    path = path_inside(root, file_name)
+    if path is None:
         raise StudyError(f"{file_name!r} leads out of the run's folder {root}: keep pictures inside it")
     if not path.is_file():
         raise StudyError(

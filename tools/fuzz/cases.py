@@ -121,7 +121,9 @@ def _problem(
         return f"left its folder: {seen[0][:120]}", "\n".join(seen)
     if error is not None and type(error) not in reader.errors:
         return f"crash: {type(error).__name__} {_place(error)}", "".join(traceback.format_exception(error))
-    if error is not None and not any(name in str(error) for name in (*names, *reader.named)):
+    if error is not None and not (
+        str(error).strip() and any(name in str(error) for name in (*names, *reader.named))
+    ):
         return f"nameless refusal {_place(error)}", str(error)
     if cost.seconds > SECONDS:
         return f"slow {_place(error)}", f"{cost.seconds:.1f} s"

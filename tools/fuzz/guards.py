@@ -76,7 +76,7 @@ class Watch:
         if not isinstance(path, str | bytes | os.PathLike):  # a descriptor that is open already
             return
         real = os.path.realpath(os.fsdecode(path)) + os.sep
-        system = real.startswith(("/proc/self/", "/sys/", "/dev/"))
+        system = real.startswith(("/proc/self/", "/proc/meminfo/", "/proc/cpuinfo/", "/sys/", "/dev/"))
         if not (real.startswith(self.folder) or (not writing and (system or real.startswith(self._own)))):
             self.seen.append(f"{event} {'for writing' if writing else 'for reading'}: {os.fsdecode(path)}")
 

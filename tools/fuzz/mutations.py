@@ -87,7 +87,7 @@ def _rearrange(draw: Draw, files: Files, name: str) -> None:
 
 
 def _changed(draw: Draw, name: str, content: bytes) -> bytes:
-    how = _KINDS.get(name.rpartition(".")[2], _bytes)
+    how = _graph if name == "graph.json" else _KINDS.get(name.rpartition(".")[2], _bytes)
     if how is not _bytes and draw(st.integers(0, 3)):
         try:
             return how(draw, content)
@@ -155,6 +155,37 @@ def _jsonl(draw: Draw, content: bytes) -> bytes:
     else:
         lines[index] = _changed_json(draw, lines[index])
     return "\n".join(lines).encode("utf-8", "surrogatepass")
+
+
+_EXTREMES = [
+    -1e308, -2.0, -1.0001, -1.0, -0.001, -0.0, 0, 1, 4.0, 4.0001, 12.0, 12.0001, 99, 999, 1000, 4096, 4097, 65536,
+    1 << 20, (1 << 20) + 1, 10_000_001, 0xFFFFFFFF, 1 << 32, 1 << 64, 1e308, float("nan"), float("inf"), True,
+    None, "", "1", "x" * 10_000, [], {}, ["1", 0], ["1", 99], ["99", 0], [1, 0], ["1"], ["1", 0, 0], [[]],
+]  # fmt: skip
+_WORDS = [
+    "good.safetensors", "good.jsonl", "good.png", "tiny", "none", "../good.safetensors", "..", ".", "/", "/etc/passwd",
+    "../../../outside/secret.safetensors", "../../outside/secret.png", "../../../../outside/secret.safetensors",
+    "../outside/x", "..\\..\\outside\\x", "C:\\x", "~/x", "%2e%2e/x", "a/../../../outside/x", "x\0y", "x\ny",
+    "con", "a" * 300, "é/ü", "%year%", "%date:yyyy%", "%KSampler.seed%", "x.safetensors", ".hidden", "\u202ex",
+    "0: 3, 0.5: 0", "0: nan", "0: 1e999", "0.5: 1, 0.2: 1", ": , :", "0: 3," * 3000, "0, 1, 2.5", "0," * 5000, "much",
+    "all", "clip_l", "multilingual_e5, bert", "house, old", ",,,", "(house:1e9)", "(" * 3000, "ja", "Japanese (ja)",
+    "xx", "miniature", "vlm", "http://127.0.0.1:9/v1", "\ud83d\ude00", "\ud800", "embedding:../../outside/secret",
+    "embedding:/etc/passwd", "{a|b}" * 500,
+]  # fmt: skip
+
+
+def _graph(draw: Draw, content: bytes) -> bytes:
+    """An input at its extremes, a file's name, another link; or anything, as in other JSON."""
+    if draw(st.integers(0, 4)) == 0:
+        return _json(draw, content)
+    graph = json.loads(content)
+    inputs = graph[draw(st.sampled_from(sorted(graph)))]["inputs"]
+    name = draw(st.sampled_from(sorted(inputs)))
+    if isinstance(inputs[name], str) and draw(st.integers(0, 3)):
+        inputs[name] = draw(st.sampled_from(_WORDS))
+    else:
+        inputs[name] = draw(st.sampled_from([*_EXTREMES, *_WORDS]))
+    return json.dumps(graph).encode()
 
 
 def _yaml(draw: Draw, content: bytes) -> bytes:

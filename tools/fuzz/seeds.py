@@ -366,6 +366,87 @@ def _pieces(path: Path, special: tuple[int, int, int, int]) -> None:
     path.write_bytes(made.getvalue())
 
 
+# -------------------------------------------------------------------------------------------------- graphs
+
+_TEXT = {"class_type": "CultureLoadTextEncoder", "inputs": {"folder": "tiny", "adapter": "none"}}
+_HOW = {"mode": "inject", "tokens": "content", "words": "house", "encoders": ""}
+_WRITTEN = {"filename_prefix": "x/y", "author": "Ada", "licence": "CC0-1.0", "description": "small"}
+
+
+def _shown(*links: tuple[str, int]) -> dict:
+    return {
+        f"show{number}": {"class_type": "PreviewAny", "inputs": {"source": list(link)}}
+        for number, link in enumerate(links)
+    }
+
+
+def _node(kind: str, **inputs: object) -> dict:
+    return {
+        "class_type": kind,
+        "inputs": {k: list(v) if isinstance(v, tuple) else v for k, v in inputs.items()},
+    }
+
+
+_CLIP, _SAE, _PAIRS, _ENHANCER = ("1", 0), ("2", 0), ("3", 0), ("4", 0)
+_LOADERS = {
+    "1": _TEXT, "2": _node("CultureLoadSAE", file="good.safetensors"),
+    "3": _node("CultureLoadPairs", file="good.jsonl"), "4": _node("CultureLoadEnhancer", file="good.safetensors"),
+}  # fmt: skip
+GRAPHS = {
+    "amplify": {
+        "5": _node("CultureAmplifyNeurons", clip=_CLIP, culture_sae=_SAE, culture="ja", strength=2.0, **_HOW),
+        "6": _node("CLIPTextEncode", clip=("5", 0), text="a house"), **_shown(("6", 0)),
+    },
+    "schedule": {
+        "5": _node("CultureEncodeSchedule", clip=_CLIP, culture_sae=_SAE, text="a house", culture="ja",
+                   schedule="0: 3, 0.5: 0", ramp=2, **_HOW), **_shown(("5", 0)),
+    },
+    "enhance": {
+        "5": _node("CultureApplyEnhancer", clip=_CLIP, culture_enhancer=_ENHANCER, strength=1.0, encoders=""),
+        "6": _node("CLIPTextEncode", clip=("5", 0), text="a house"), **_shown(("6", 0)),
+        "7": _node("CultureSaveEnhancer", culture_enhancer=_ENHANCER, **_WRITTEN),
+    },
+    "probe": {
+        "5": _node("CultureProbeLayer", clip=_CLIP, culture_pairs=_PAIRS, max_pairs=4, direction="auto",
+                   reference="context", encoder="", bootstrap=20, batch_size=2, per_language=False,
+                   criterion="auto"), **_shown(("5", 0), ("5", 2)),
+    },
+    "train": {
+        "5": _node("CultureTrainSAE", clip=_CLIP, culture_pairs=_PAIRS, extra_text="the old house", layer=0,
+                   feature="hidden_state", latents=8, k=2, steps=2, batch_size=2, learning_rate=1e-3, seed=0,
+                   checkpoint="half", encoder="", precision="float32"),
+        "6": _node("CultureDetectNeurons", clip=_CLIP, culture_sae=("5", 0), culture_pairs=_PAIRS,
+                   contrast="none", count=2, tau=0.9, by_effect=False),
+        "7": _node("CultureSaveSAE", culture_sae=("5", 0), **_WRITTEN), **_shown(("5", 2), ("6", 2)),
+    },
+    "compare": {
+        "5": _node("CultureStrengthSweep", start=0.0, stop=1.0, steps=2, values="0, 1", label="x"),
+        "6": _node("LoadImage", image="good.png"),
+        "7": _node("CultureGrid", images=("6", 0), labels="one", columns=2, title="x"),
+        "8": _node("CultureScore", images=("7", 0), culture="Japanese (ja)", judge="miniature"),
+        "9": _node("SaveImage", images=("8", 2), filename_prefix="x"), **_shown(("8", 1), ("5", 1)),
+    },
+    "enhancer": {
+        "5": _node("UNETLoader", unet_name="culture_miniature.safetensors", weight_dtype="default"),
+        "6": _node("VAELoader", vae_name="culture_miniature_vae.safetensors"),
+        "7": _node("CultureTrainEnhancer", model=("5", 0), vae=("6", 0), clip=_CLIP, culture_pairs=_PAIRS,
+                   pictures="", layer=0, loss="latent", size=64, bottleneck=0, steps=2, accumulate=1,
+                   learning_rate=1e-3, ema=0.0, seed=0, checkpoint="half", encoder="",
+                   precision="as loaded", gradient_checkpointing=False), **_shown(("7", 2)),
+    },
+}  # fmt: skip
+"""Every node of the pack, with what it needs."""
+
+
+def _graph(name: str, folder: Path) -> None:
+    graph = GRAPHS[name]
+    wanted = {
+        link[0] for node in graph.values() for link in node["inputs"].values() if isinstance(link, list)
+    }
+    loaders = {id_: node for id_, node in _LOADERS.items() if id_ in wanted}
+    (folder / "graph.json").write_text(json.dumps(loaders | graph, indent=1))
+
+
 SEEDS = {
     "culture_sae": {"whole": _sae, "plain": _plain_sae},
     "enhancer": {"whole": _enhancer},
@@ -382,6 +463,7 @@ SEEDS = {
     "vlm_config": {"whole": _vlm_config},
     "user_study": {"whole": _user_study},
     "adapter": {"whole": _adapter, "scaled": _scaled_adapter},
+    "graphs": {name: lambda folder, name=name: _graph(name, folder) for name in GRAPHS},
     "text_encoder": {"bert": _bert, "xlm-roberta": _xlm_roberta, "t5": _t5, "sharded": _sharded},
 }
 
