@@ -82,6 +82,11 @@ class _Pictures:
         for record in records:
             path = checked[Path(record["file_name"]).as_posix()]
             drawn = "item" if record.get("item") else "prompt"
+            numbers = [record.get("seed"), record.get("strength")]
+            if not all(isinstance(number, int | float | None) for number in numbers):
+                raise GeneratorError(
+                    f"{METADATA}: seed and strength of {record['file_name']} must be numbers, got {numbers!r:.80}"
+                )
             if not isinstance(record.get(drawn), str):
                 raise GeneratorError(f"{METADATA}: {record['file_name']} says neither `item` nor `prompt`")
             place = drawn, record["culture"], record[drawn], record.get("strength")

@@ -64,7 +64,7 @@ def _from_metadata(folder: Path) -> Iterator[LabelledPicture]:
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{place}: it must be an object with file_name and culture ({error})") from None
         if not isinstance(name, str) or path_inside(root, name) is None:
-            raise ValueError(f"{place}: file_name {name!r} leads out of the folder")
+            raise ValueError(f"{place}: file_name {name!r} leads out of the folder, or is none")
         if not (root / name).is_file():
             raise ValueError(f"{place}: there is no picture {name}")
         yield LabelledPicture(Path(name).as_posix(), root / name, _label(culture, place))

@@ -10,11 +10,12 @@ import logging
 import re
 import threading
 import time
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
 
 from PIL import Image
 
@@ -158,8 +159,10 @@ class ServerVLM:
         if (record := self._cache.get(asked)) is not None:
             return record, True
         completion = self._complete(question, picture, choices, max_tokens)
-        text = self._text(completion, choices, max_tokens)
+        # A server may repeat the key in what it says, and what it says is kept.
+        text = self._without_key(self._text(completion, choices, max_tokens))
         model = completion.model if isinstance(completion.model, str) and completion.model else self.name
+        model = self._without_key(model)
         self._check_model(model)
         record = {"text": text, "model": model, **_counted(completion)}
         with self._lock:
@@ -277,9 +280,23 @@ class ServerVLM:
         return VLMError(f"{self.name}: the VLM server's answer is malformed")
 
     def _clean(self, text: str) -> str:
-        """A server's words, short, without the key that it may repeat."""
-        text = text.replace(self.settings.key, "***") if self.settings.key else text
-        return text.replace(self.settings.url, "***")[:300]
+        """A server's words, short, without the key and the address that it may repeat."""
+        return self._without_key(text).replace(self.settings.url, "***")[:300]
+
+    def _without_key(self, text: str) -> str:
+        for form in _forms(self.settings.key):
+            text = text.replace(form, "***")
+        return text
+
+
+def _forms(key: str) -> set[str]:
+    """How a key is usually written: as it is, quoted in an address, in base64."""
+    if not key:
+        return set()
+    encoded = (b64encode(key.encode()), urlsafe_b64encode(key.encode()))
+    # Its last characters depend on what follows the key.
+    plain = {one.decode().rstrip("=")[: len(key) * 4 // 3] for one in encoded}
+    return {key, quote(key, safe=""), quote_plus(key), json.dumps(key)[1:-1], *plain}
 
 
 class _Pace:
