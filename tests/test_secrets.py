@@ -27,8 +27,8 @@ def folder(tmp_path: Path) -> Path:
     for seed, status in enumerate(("fine", *STATUSES)):
         Image.new("RGB", (9, 9), (30 * seed, 0, 0)).save(pictures / f"{seed}-{status}.png")
         records.append({
-            "file_name": f"images/{seed}-{status}.png", "culture": "th", "system": "plain", "prompt": "a house",
-            "neutral": "a house", "language": "en", "item": "1", "seed": seed,
+            "file_name": f"images/{seed}-{status}.png", "culture": "th", "system": "plain",
+            "prompt": "a house", "neutral": "a house", "language": "en", "item": "1", "seed": seed,
         })  # fmt: skip
     (tmp_path / "run" / "metadata.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
     return tmp_path / "run"

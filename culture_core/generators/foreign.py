@@ -85,7 +85,7 @@ class _Pictures:
             numbers = [record.get("seed"), record.get("strength")]
             if not all(isinstance(number, int | float | None) for number in numbers):
                 raise GeneratorError(
-                    f"{METADATA}: seed and strength of {record['file_name']} must be numbers, got {numbers!r:.80}"
+                    f"{METADATA}: seed and strength of {record['file_name']} must be numbers: {numbers!r:.60}"
                 )
             if not isinstance(record.get(drawn), str):
                 raise GeneratorError(f"{METADATA}: {record['file_name']} says neither `item` nor `prompt`")

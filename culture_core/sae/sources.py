@@ -20,6 +20,7 @@ from ..strict_json import parse_object
 BLOCK = 256
 """Neighbouring vectors of a store that stay together when blocks are shuffled."""
 INDEX = "index.json"
+MAX_WIDTH = 1 << 20
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 _FORMAT, _VERSION = "culture-features", 1
 
@@ -258,7 +259,7 @@ def read_index(folder: Path) -> dict[str, Any] | None:
         if not all(_is_shard(shard, folder) for shard in index["shards"]):
             raise ValueError("a shard is misnamed or empty")
         width, complete = index["width"], index["complete"]
-        if not isinstance(index["identity"], dict) or type(width) is not int or width < 1:
+        if not isinstance(index["identity"], dict) or type(width) is not int or not 1 <= width <= MAX_WIDTH:
             raise ValueError("a field is missing or wrong")
         if not isinstance(complete, bool) or (complete and not index["shards"]):
             raise ValueError("a field is missing or wrong")

@@ -63,6 +63,8 @@ class ServerSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise VLMError(f"{name} of the VLM server is {value}: it must be more than 0")
+        if type(self.retries) is not int or not isinstance(self.key, str):
+            raise VLMError("retries of the VLM server must be a whole number, and its key a text")
         if self.retries < 0:
             raise VLMError(f"retries of the VLM server is {self.retries}: it must be 0 or more")
 
@@ -293,10 +295,15 @@ def _forms(key: str) -> set[str]:
     """How a key is usually written: as it is, quoted in an address, in base64."""
     if not key:
         return set()
-    encoded = (b64encode(key.encode()), urlsafe_b64encode(key.encode()))
-    # Its last characters depend on what follows the key.
-    plain = {one.decode().rstrip("=")[: len(key) * 4 // 3] for one in encoded}
-    return {key, quote(key, safe=""), quote_plus(key), json.dumps(key)[1:-1], *plain}
+    found = {key, quote(key, safe=""), quote_plus(key), json.dumps(key)[1:-1]}
+    raw = key.encode()
+    for before in range(
+        3
+    ):  # base64 depends on where in three bytes the key begins; its ends on what is around
+        for encode in (b64encode, urlsafe_b64encode):
+            text = encode(bytes(before) + raw).decode()
+            found.add(text[(0, 2, 3)[before] : (before + len(raw)) * 8 // 6])
+    return found
 
 
 class _Pace:

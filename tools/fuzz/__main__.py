@@ -150,6 +150,7 @@ def _be_quiet() -> None:
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", CULTURE_VLM_URL="")
+    os.environ["RUST_BACKTRACE"] = "0"  # a panic would read the library's symbols
 
 
 def _replay(cases: dict[str, Files], name: str, scratch: Scratch, findings: Path) -> None:

@@ -76,7 +76,9 @@ class Watch:
         if not isinstance(path, str | bytes | os.PathLike):  # a descriptor that is open already
             return
         real = os.path.realpath(os.fsdecode(path)) + os.sep
-        system = real.startswith(("/proc/self/", "/proc/meminfo/", "/proc/cpuinfo/", "/sys/", "/dev/"))
+        system = real.startswith(
+            ("/proc/self/", "/proc/meminfo/", "/proc/cpuinfo/", "/etc/mime.types/", "/sys/", "/dev/")
+        )
         if not (real.startswith(self.folder) or (not writing and (system or real.startswith(self._own)))):
             self.seen.append(f"{event} {'for writing' if writing else 'for reading'}: {os.fsdecode(path)}")
 
