@@ -54,7 +54,8 @@ def good(folder): raise ValueError("x.json is bad")
 
 import torch
 scratch = Scratch(Path(sys.argv[1]))
-for read in (nameless, wrong_kind, writes_beside, follows, connects, starts, hoards, ends, slow, native, good):
+readers = nameless, wrong_kind, writes_beside, follows, connects, starts, hoards, ends, slow, native, good
+for read in readers:
     outcome = scratch.run(Reader(read, (ValueError,)), {"x.json": b"{}"}, set())
     print(read.__name__, outcome.result or outcome.problem)
 """

@@ -158,8 +158,9 @@ def _pictures() -> Reader:
         first: Exception | None = None
         calls: list[Callable[[], object]] = [
             lambda: read_pictures(folder), lambda: measured_pictures(folder), lambda: study_pictures(folder),
-            lambda: read_folder(folder), lambda: read_measured(folder, [folder / "judged"], [folder / "figures"]),
-            lambda: RunFolder(folder).read_settings(), lambda: RunFolder(folder).recover([]),
+            lambda: read_folder(folder), lambda: RunFolder(folder).read_settings(),
+            lambda: read_measured(folder, [folder / "judged"], [folder / "figures"]),
+            lambda: RunFolder(folder).recover([]),
         ]  # fmt: skip
         for call in calls:
             try:
