@@ -10,6 +10,6 @@ def path_inside(folder: Path, name: str) -> Path | None:
     try:
         path = (root / name).resolve()
         path.exists()  # raises for a name that is too long
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: links in a circle
         return None
     return path if path.is_relative_to(root) else None
