@@ -52,7 +52,8 @@ def telling(status: str) -> Callable[[Asked], Answer]:
 
     def answer(asked: Asked) -> Answer:
         key = asked.headers["authorization"].removeprefix("Bearer ")
-        told = " ".join(text.decode() for text in forms(key).values())
+        encoded = [base64.b64encode(before + key.encode()).decode() for before in (b"", b"Bearer ", b"ab")]
+        told = " ".join([key, urllib.parse.quote(key, safe=""), *encoded])
         if status.isdigit():
             return failed(int(status), f"wrong key {told}", code=re.sub(r"\W", "", key))
         if status == "malformed":
