@@ -72,7 +72,7 @@ def test_the_guards_notice_what_a_reader_may_not_do(tmp_path: Path) -> None:
     said = dict(line.split(" ", 1) for line in found.stdout.splitlines())
     expected = {
         "nameless": "nameless refusal", "wrong_kind": "crash: KeyError", "writes_beside": "left its folder",
-        "follows": "left its folder", "connects": "left its folder: socket.connect",
+        "follows": "left its folder", "connects": "left its folder: socket.",
         "starts": "left its folder: os.system", "hoards": "memory", "ends": "crash: SystemExit",
         "slow": "slow", "native": "left its folder: touched secret.safetensors", "good": "refused",
     }  # fmt: skip

@@ -211,8 +211,13 @@ def _vlm_config() -> Reader:
 
     def read(folder: Path) -> object:
         os.environ[CONFIG_VARIABLE] = str(folder / "models.json")
-        judge_names()
-        return [make_vlm(name, entry) for name, entry in configured().items() if entry["kind"] == "server"]
+        try:
+            judge_names()
+            return [
+                make_vlm(name, entry) for name, entry in configured().items() if entry["kind"] == "server"
+            ]
+        finally:
+            os.environ[CONFIG_VARIABLE] = ""
 
     return Reader(read, (VLMError,), ("the model ", "the VLM "))
 
