@@ -18,6 +18,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ MAX_BYTES = 4 << 20
 MAX_YAML = 128 << 10
 """Bytes of a file of systems: reading YAML takes a second for so many."""
 MAX_VALUES = 20_000
+MAX_DEPTH = 100
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _PACK_MODELS = Path(__file__).resolve().parents[2] / "models"
 _OF_KIND = {
@@ -152,7 +154,10 @@ def _read(path: Path) -> dict[str, Any]:
     except ImportError:
         raise GeneratorError("reading systems needs the package PyYAML: pip install pyyaml") from None
     try:
-        content = yaml.safe_load(_text(path, MAX_YAML))
+        text = _text(path, MAX_YAML)
+        if _depth(text) > MAX_DEPTH:  # the reader takes seconds to find out
+            raise GeneratorError(f"{path}: is nested more than {MAX_DEPTH} deep")
+        content = yaml.safe_load(text)
         _check_count(content, path)
     # ValueError: a date or a number that is none.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -166,6 +171,12 @@ def _read(path: Path) -> dict[str, Any]:
         if not isinstance(name, str) or not name.strip() or not isinstance(entry, dict):
             raise GeneratorError(f"{path}: the system {name!r} must have a name and settings {{key: value}}")
     return entries
+
+
+def _depth(text: str) -> int:
+    """How many brackets are open at once, at most."""
+    steps = (1 if character in "[{" else -1 for character in text if character in "[]{}")
+    return max(accumulate(steps), default=0)
 
 
 def _check_count(content: Any, path: Path) -> None:

@@ -167,3 +167,10 @@ def test_a_file_that_would_take_long_to_read_is_refused(tmp_path):
     path.write_text("systems: {x: {folder: " + "y" * 200_000 + "}}")
     with pytest.raises(GeneratorError, match="larger than 128 KiB"):
         read_systems(path)
+
+
+def test_deep_nesting_is_refused_at_once(tmp_path):
+    path = tmp_path / "systems.yaml"
+    path.write_text("systems: " + 3000 * "[")
+    with pytest.raises(GeneratorError, match=r"systems\.yaml: is nested"):
+        read_systems(path)
