@@ -35,12 +35,14 @@ class LayerEnhancer(nn.Module):
 
     EPS = 1e-5
 
-    def __init__(self, width: int, bottleneck: int, seed: int = 0) -> None:
+    def __init__(self, width: int, bottleneck: int, seed: int | None = 0) -> None:
         """A new enhancer.
 
         Args:
             width: of the hidden state, d.
             bottleneck: rows of W1, r.
+            seed: of W1 and W2; None: no numbers and no memory for them yet, for
+                `load_state_dict(…, assign=True)`.
         """
         if width < 1 or bottleneck < 1:
             raise ValueError(f"width and bottleneck must be at least 1, got {width} and {bottleneck}")
@@ -48,14 +50,18 @@ class LayerEnhancer(nn.Module):
         self.width, self.bottleneck = width, bottleneck
         # ComfyUI runs nodes in inference mode, and a parameter that is made there can never be trained.
         with torch.inference_mode(False):
-            generator = torch.Generator().manual_seed(seed)
-            self.W1 = nn.Parameter(torch.randn(bottleneck, width, generator=generator) / math.sqrt(width))
-            self.b1 = nn.Parameter(torch.zeros(bottleneck))
-            outer = torch.randn(width, bottleneck, generator=generator)
-            self.W2 = nn.Parameter(outer / math.sqrt(bottleneck))
-            self.b2 = nn.Parameter(torch.zeros(width))
-            self.gain = nn.Parameter(torch.zeros(width))
-            self.bias = nn.Parameter(torch.zeros(width))
+            device = "meta" if seed is None else None
+            if seed is None:
+                inner = torch.empty(bottleneck, width, device=device)
+                outer = torch.empty(width, bottleneck, device=device)
+            else:
+                generator = torch.Generator().manual_seed(seed)
+                inner = torch.randn(bottleneck, width, generator=generator) / math.sqrt(width)
+                outer = torch.randn(width, bottleneck, generator=generator) / math.sqrt(bottleneck)
+            self.W1, self.b1 = nn.Parameter(inner), nn.Parameter(torch.zeros(bottleneck, device=device))
+            self.W2, self.b2 = nn.Parameter(outer), nn.Parameter(torch.zeros(width, device=device))
+            self.gain = nn.Parameter(torch.zeros(width, device=device))
+            self.bias = nn.Parameter(torch.zeros(width, device=device))
 
     @torch.no_grad()
     def standardise(self, hidden: Tensor) -> None:

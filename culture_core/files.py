@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
+
 from .checkpoints import write_safetensors
 from .cultures import CULTURES
 from .encoders import FEATURES, HIDDEN_STATE
@@ -259,15 +262,15 @@ def _parse_sae(content: Content) -> CultureSAE:
     latents, width = content.matrix_shape("W_enc", MAX_LATENTS, MAX_WIDTH)
     shapes = {"W_enc": (latents, width), "b_enc": (latents,), "W_dec": (latents, width), "b_dec": (width,)}
     shapes |= {"mean": (width,), "scale": ()}
-    values = {name: content.floats(name, shape) for name, shape in shapes.items()}
+    values = _values(content, shapes)
     if float(values["scale"]) <= 0:
         content.fail(f"'scale' is {float(values['scale'])}, it must be positive")
     _check_width(content, common["encoder"], width)
     feature = content.metadata.get("feature")
     if feature not in FEATURES:
         content.fail(f"'feature' is {feature!r}, it must be one of {', '.join(FEATURES)}")
-    sae = TopKSAE(width, latents, content.whole("k", 1, latents))
-    sae.load_state_dict(values)
+    sae = TopKSAE(width, latents, content.whole("k", 1, latents), seed=None)
+    sae.load_state_dict(values, assign=True)
     neurons = {code: _parse_neurons(content, code, latents) for code in cultures}
     return CultureSAE(
         sae=sae.requires_grad_(False),
@@ -285,13 +288,19 @@ def _parse_enhancer(content: Content) -> EnhancerFile:
     rows, width = content.matrix_shape("W1", MAX_WIDTH, MAX_WIDTH)
     shapes = {"W1": (rows, width), "b1": (rows,), "W2": (width, rows)}
     shapes |= {name: (width,) for name in ("b2", "gain", "bias")}
-    values = {name: content.floats(name, shape) for name, shape in shapes.items()}
+    values = _values(content, shapes)
     _check_width(content, common["encoder"], width)
     if content.metadata.get("feature") != HIDDEN_STATE:
         content.fail(f"'feature' is {content.metadata.get('feature')!r}, it must be {HIDDEN_STATE}")
-    enhancer = LayerEnhancer(width, rows)
-    enhancer.load_state_dict(values)
+    enhancer = LayerEnhancer(width, rows, seed=None)
+    enhancer.load_state_dict(values, assign=True)
     return EnhancerFile(enhancer=enhancer.requires_grad_(False), **common)
+
+
+def _values(content: Content, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    # What is made in the inference mode of ComfyUI's nodes can never be trained.
+    with torch.inference_mode(False):
+        return {name: content.floats(name, shape) for name, shape in shapes.items()}
 
 
 def _parse_common(content: Content) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from .atomic import atomic_path
+from .strict_json import parse_object
 
 Span = tuple[int, int]
 """Start and end of a piece of text in Unicode code points, end excluded."""
@@ -106,11 +107,9 @@ def save_pairs(pairs: Iterable[PromptPair], path: str | os.PathLike[str]) -> Non
 
 def _parse(line: str, where: str) -> PromptPair:
     try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise PairError(f"{where}: is not JSON ({error})") from error
-    if not isinstance(record, dict):
-        raise PairError(f"{where}: must be a JSON object, got {type(record).__name__}")
+        record = parse_object(line)
+    except ValueError as error:
+        raise PairError(f"{where}: is {error}; write one JSON object a line") from error
     known = {field.name for field in fields(PromptPair)}
     missing = [name for name in (*_TEXT, *_SPANS) if name not in record]
     unknown = sorted(set(record) - known)

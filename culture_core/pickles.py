@@ -1,6 +1,5 @@
 """Files of `torch.save`, which are pickles: read without running code of theirs, made into safetensors."""
 
-import json
 import os
 import zipfile
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from .atomic import atomic_path
 from .file_checks import FileError
+from .strict_json import parse_object
 
 SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 _SAFE = (2, 6)
@@ -114,10 +114,11 @@ def _parts(source: Path) -> list[Path]:
         raise FileError(f"{source} is not there")
     if (source / _INDEX).is_file():
         try:
-            names = set(json.loads((source / _INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+            index = parse_object((source / _INDEX).read_text(encoding="utf-8"))
+            # The last part of a name alone: no way out of the folder.
+            return [source / name for name in sorted({Path(n).name for n in index["weight_map"].values()})]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FileError(f"{source / _INDEX} is no readable index ({error}): fetch it again") from error
-        return [source / Path(str(name)).name for name in sorted(names)]
     found = sorted(file for file in source.iterdir() if file.suffix in SUFFIXES)
     usual = [source / name for name in _USUAL if source / name in found]
     if len(usual or found) != 1:

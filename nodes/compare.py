@@ -89,8 +89,9 @@ class CulturePromptList(io.ComfyNode):
         return schema(
             node_id="CulturePromptList",
             display_name="Culture Prompt List",
-            description="Gives a list of prompts, such as one noun in many languages. Connect it to the text of "
-            "CLIP Text Encode: everything behind runs once for each. Collect the pictures with Culture Grid.",
+            description="Gives a list of prompts, such as one noun in many languages. Connect it to the text "
+            "of CLIP Text Encode: everything behind runs once for each. Collect the pictures with Culture "
+            "Grid.",
             search_aliases=["prompts", "languages", "list", "compare"],
             inputs=[
                 io.String.Input(

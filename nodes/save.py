@@ -106,8 +106,8 @@ def _writing_inputs(kind: str) -> list[io.Input]:
         io.Image.Input(
             "preview",
             optional=True,
-            tooltip="A picture to keep in the file, such as a sheet from Culture Grid. A batch becomes a sheet. "
-            "Scaled down to 1024 pixels. Empty: what the file has already.",
+            tooltip="A picture to keep in the file, such as a sheet from Culture Grid. A batch becomes a "
+            "sheet. Scaled down to 1024 pixels. Empty: what the file has already.",
         ),
     ]
 

@@ -149,6 +149,7 @@ SAVE = {"filename_prefix": "api", "author": "", "licence": "", "description": ""
 SCORE = {"images": "image", "culture": "ja", "judge": "miniature"}
 REFUSED, RAN, EITHER = False, True, None
 """What is no choice is refused by newer versions of ComfyUI, and by the node in older ones."""
+PROMPTS = {"prompts": "house\nbridge"}
 FROM_PROMPT = {"text": "dom", "threshold": 0.1, "override": "auto", "when_unsure": "off"}
 CASES = [
     ("CultureLoadTextEncoder", {"folder": "no-such"}, {}, RAN, "no-such"),
@@ -164,6 +165,7 @@ CASES = [
     ("CultureAmplifyNeurons", AMPLIFY, {"encoders": "clip_g"}, RAN, "no encoder clip_g"),
     ("CultureFromPrompt", FROM_PROMPT, {"text": "casa", "when_unsure": "stop"}, RAN, "casa|unclear|language"),
     ("CultureFromPrompt", FROM_PROMPT, {"override": "xx"}, REFUSED, "Unknown culture 'xx'"),
+    ("CulturePromptList", PROMPTS, {"prompts": ""}, REFUSED, "prompt"),
     ("CultureModifier", {"text": "house", "culture": "it", "language": "own"}, {"culture": "xx"}, REFUSED,
      "Unknown culture 'xx'"),
     ("CultureEncodeSchedule", SCHEDULE, {"schedule": "soon"}, REFUSED, "'share: strength'"),
@@ -250,8 +252,7 @@ def test_a_strength_beyond_the_limit_is_warned_about_in_the_history_and_in_the_l
 def painting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The amplifying graph with one step, and a copy of it that cannot run."""
     folder = tmp_path_factory.mktemp("graphs")
-    (path,) = [*ROOT.glob("workflows/**/amplify_api.json"), *ROOT.glob("workflows/api/amplify.json")]
-    graph = json.loads(path.read_text(encoding="utf-8"))
+    graph = json.loads((ROOT / "workflows" / "api" / "amplify.json").read_text(encoding="utf-8"))
     for node in graph.values():
         if node["class_type"] == "KSampler":
             node["inputs"]["steps"] = 1

@@ -2,6 +2,7 @@
 
 import io
 import json
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from tools.comfy_server import ComfyServer
 
 from .chat_server import MODEL, ChatServer, chosen
 from .conftest import COMFYUI
+from .secrets import STATUSES, everything_in, places_of, telling
 
 WORKFLOWS = Path(__file__).parents[1] / "workflows" / "api"
-KEY = "secret-key-0123"
+KEY = "secret-key+0123/45?"
+FILED_KEY = "filed-key+6789/ab?"
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,10 @@ def judging(chat: ChatServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
         patch.setenv("CULTURE_VLM_MODEL", MODEL)
         patch.setenv("CULTURE_VLM_KEY", KEY)
         patch.setenv("CULTURE_VLM_CACHE", str(base / "cache"))
-        patch.setenv("CULTURE_VLM_CONFIG", "")
+        patch.setenv("CULTURE_VLM_CONFIG", str(base / "judges.json"))
+        filed = {"url": chat.url, "model": MODEL, "key": FILED_KEY, "retries": 0}
+        (base / "judges.json").write_text(json.dumps({"filed": filed}))
+        (base / "judges.json").chmod(0o600)
         with ComfyServer(COMFYUI, base) as running:
             (base / "input").mkdir(exist_ok=True)
             Image.fromarray(draw_scene("house", "th", np.random.default_rng(0))).save(
@@ -82,12 +88,31 @@ def test_a_picture_is_judged_in_a_graph(judge: str, judging: ComfyServer, chat: 
         assert chat.asked[0].headers["authorization"] == f"Bearer {KEY}"
 
 
-def test_secrets_stay_where_they_are(judging: ComfyServer, chat: ChatServer) -> None:
-    told = json.dumps(judging.client().object_info("CultureScore"))
-    written = [path.read_bytes() for path in judging.base.rglob("*") if path.is_file()]
-    assert '"vlm"' in told and '"miniature"' in told
-    assert KEY not in told + judging.log() and chat.url not in told + judging.log()
-    assert not [data for data in written if KEY.encode() in data]
+def test_secrets_stay_where_they_are_whatever_the_judge_says(judging: ComfyServer, chat: ChatServer) -> None:
+    client, usual, told = judging.client(), chat.answer, []
+    try:
+        for shade, status in enumerate(STATUSES):
+            Image.new("RGB", (9, 9), (0, 0, 30 * shade)).save(judging.base / "input" / "thai.png")
+            chat.answer = telling(status)
+            for judge in ("filed", "vlm") if status != "500" else ("filed",):  # vlm asks again for long
+                try:
+                    told.append(repr(client.run(graph(judge))))
+                except WorkflowError as error:
+                    told.append(str(error))
+    finally:
+        chat.answer = usual
+    assert any("does not accept the key" in one for one in told) and any("status 500" in one for one in told)
+    asked = {one.headers["authorization"] for one in chat.asked}
+    assert asked == {f"Bearer {KEY}", f"Bearer {FILED_KEY}"}
+    for place in ("/object_info", "/history", "/queue", "/system_stats", "/settings"):
+        with urllib.request.urlopen(judging.url + place, timeout=60) as answer:
+            told.append(answer.read().decode())
+    offered = next(one for one in told if '"CultureScore"' in one)
+    assert '"vlm"' in offered and '"filed"' in offered and '"miniature"' in offered
+    texts = everything_in(judging.base, without=[judging.base / "judges.json"])
+    assert any(place.endswith("png, its texts") and b"CultureScore" in text for place, text in texts.items())
+    texts |= {"the server's answers": "\n".join(told).encode(), "log": judging.log().encode()}
+    assert not places_of([KEY, FILED_KEY, chat.url], texts)
 
 
 def test_a_judge_of_another_machine_is_refused_before_the_graph_runs(judging: ComfyServer) -> None:

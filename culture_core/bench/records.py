@@ -13,7 +13,9 @@ from typing import Any, NoReturn
 from ..atomic import atomic_path
 from ..cultures import culture as known_culture
 from ..pairs import PairError, PromptPair, Span
+from ..paths import path_inside
 from ..splits import BENCH_SPLITS
+from ..strict_json import parse_object
 
 RECORDS, IMAGES = "records.jsonl", "images"
 ACCEPTED, REJECTED = "accepted", "rejected"
@@ -182,7 +184,7 @@ class Bench:
             BenchError: where a link leads out of the bench.
         """
         path = self.folder / record.image
-        if not path.resolve().is_relative_to(self.folder.resolve()):
+        if path_inside(self.folder, record.image) is None:
             raise BenchError(f"record {record.id!r}: {path} leads out of the bench")
         return path
 
@@ -269,12 +271,9 @@ def read_jsonl(path: Path) -> list[tuple[str, dict[str, Any]]]:
             continue
         where = f"{path}, line {number}"
         try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise BenchError(f"{where}: is not JSON ({error})") from error
-        if not isinstance(value, dict):
-            raise BenchError(f"{where}: must be a JSON object, got {type(value).__name__}")
-        found.append((where, value))
+            found.append((where, parse_object(line)))
+        except ValueError as error:
+            raise BenchError(f"{where}: is {error}; write one JSON object a line") from error
     return found
 
 

@@ -17,6 +17,7 @@ from ..files import CultureSAE, EnhancerFile, FileError, check_encoder
 from ..schedule import Stretch
 from ..selection import TokenSelection
 from .errors import TextEncoderError
+from .inputs import expect
 from .patching import FeatureFunction, patch_clip
 from .places import ALL, choose_encoders, encoders_of
 from .reading import ComfyTextEncoder
@@ -47,7 +48,7 @@ def amplify_clip(
     """
     if culture is None:
         return clip.clone()
-    neurons = culture_sae.neurons(culture)
+    neurons = expect(culture_sae, CultureSAE, "Load Culture SAE").neurons(culture)
     matching = matching_encoders(clip, culture_sae, encoders)
     Amplifier(culture_sae.sae, neurons, strength, mode)  # raises now, not in the middle of a later encode
     if strength == 0:
@@ -121,7 +122,7 @@ def enhance_clip(
         FileError: where the file is for another encoder.
         TextEncoderError: for an encoder that the CLIP does not have.
     """
-    matching = matching_encoders(clip, enhancer, encoders)
+    matching = matching_encoders(clip, expect(enhancer, EnhancerFile, "Load Layer Enhancer"), encoders)
     if strength == 0:
         return clip.clone()
 

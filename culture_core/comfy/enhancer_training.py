@@ -28,6 +28,7 @@ from ..reports import loss_picture
 from ..selection import TokenSelection
 from ..splits import ENHANCER_TRAINING, left_out, usable
 from .errors import TextEncoderError
+from .inputs import expect_all
 from .patching import FeatureFunction, patch_clip
 from .pictures import image_tensor
 from .places import choose_encoders
@@ -95,6 +96,7 @@ def train_enhancer_on_model(
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}: use one of {', '.join(PRECISIONS)}")
     path = checkpoint_path(checkpoint)
+    expect_all(pairs, PromptPair, "Load Prompt Pairs")
     keys = choose_encoders(clip, encoder_choice)
     if len(keys) > 1:
         raise TextEncoderError(f"An enhancer is of one encoder: name one of {', '.join(keys)}.")

@@ -1,5 +1,6 @@
 """Where ComfyUI finds the pack's files."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import folder_paths
@@ -52,7 +53,7 @@ def model_path(kind: str, name: str) -> Path:
     Raises:
         FileNotFoundError: where no folder of that kind has it.
     """
-    found = folder_paths.get_full_path(kind, name)
+    found = folder_paths.get_full_path(kind, name) if isinstance(name, str) else None
     if found is None:
         folders = " or ".join(folder_paths.get_folder_paths(kind))
         raise FileNotFoundError(
@@ -89,7 +90,7 @@ def text_encoder_path(name: str) -> Path:
     Raises:
         FileNotFoundError: for one that is missing; the message says how to get the examples' one.
     """
-    return model_path("text_encoders", name) if _is_weights(name) else text_encoder_folder(name)
+    return model_path("text_encoders", name) if _is_weights(str(name)) else text_encoder_folder(str(name))
 
 
 def text_encoder_folder(name: str) -> Path:
@@ -101,8 +102,9 @@ def text_encoder_folder(name: str) -> Path:
     roots = [Path(root) for root in folder_paths.get_folder_paths("text_encoders")]
     if Path(name).name == name:  # a name only, no way out of the folders
         for root in roots:
-            if _holds_encoder(root / name):
-                return root / name
+            with suppress(OSError, ValueError):  # a name that no file can have
+                if _holds_encoder(root / name):
+                    return root / name
     searched = " or ".join(map(str, roots))
     hint = (
         f" Fetch it with `python -m culture_core fetch-encoder`, run with ComfyUI's Python in "

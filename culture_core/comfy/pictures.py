@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..sheets import picture_grid
+from .inputs import expect
 
 
 def image_tensor(pictures: Iterable[Image.Image]) -> Tensor:
@@ -18,8 +19,14 @@ def image_tensor(pictures: Iterable[Image.Image]) -> Tensor:
 
 
 def pil_images(images: Tensor) -> list[Image.Image]:
-    """An IMAGE as pictures; transparency is left out, a single channel is grey."""
+    """An IMAGE as pictures; transparency is left out, a single channel is grey.
+
+    Raises:
+        ValueError: for anything else.
+    """
     # Cut off, not rounded, as Save Image does: a sheet then holds the very pixels of its pictures' files.
+    if expect(images, Tensor, "a node that gives IMAGE").dim() != 4:
+        raise ValueError(f"pictures must be [B, height, width, C], got {tuple(images.shape)}")
     pixels = (images.float().cpu().clamp(0, 1) * 255).to(torch.uint8)
     pixels = pixels.expand(*pixels.shape[:-1], 3) if pixels.shape[-1] == 1 else pixels[..., :3]
     return [Image.fromarray(picture) for picture in pixels.numpy()]

@@ -66,7 +66,13 @@ class Places(NamedTuple):
 
 
 def encoders_of(clip: comfy.sd.CLIP) -> dict[str, comfy.sd1_clip.SDClipModel]:
-    """The text encoders inside a CLIP by their path in it (`clip_l`, `clip_g`, `t5xxl` …)."""
+    """The text encoders inside a CLIP by their path in it (`clip_l`, `clip_g`, `t5xxl` …).
+
+    Raises:
+        TextEncoderError: for what is no CLIP; a checkpoint without a text encoder gives none.
+    """
+    if not hasattr(clip, "patcher"):
+        raise TextEncoderError(f"{clip!r:.60} is no CLIP: connect the CLIP of a loader.")
     modules = clip.patcher.model.named_modules()
     return {path: module for path, module in modules if isinstance(module, comfy.sd1_clip.SDClipModel)}
 

@@ -13,6 +13,7 @@ from ..probe_pictures import attention_map, causal_curves, language_curves
 from ..probing import CONTEXT, LanguageProbes, Progress, probe_by_language
 from ..reports import language_report, probe_picture, probe_report, spread
 from .applying import progress_report
+from .inputs import expect_all
 from .pictures import image_tensor
 from .places import choose_encoders
 from .reading import ComfyTextEncoder
@@ -58,6 +59,7 @@ def probe_clip(
         TextEncoderError: for an encoder that the CLIP does not have.
         ValueError: where no pair can be used.
     """
+    expect_all(pairs, PromptPair, "Load Prompt Pairs")
     encoders = [ComfyTextEncoder(clip, key) for key in choose_encoders(clip, encoder_choice)]
     chosen = spread(pairs, limit)
     report = progress_report()

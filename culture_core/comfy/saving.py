@@ -12,6 +12,7 @@ from ..files import CultureSAE, EnhancerFile, save_culture_sae, save_enhancer
 from ..previews import encode_preview
 from ..sheets import picture_grid
 from .folders import output_folder
+from .inputs import expect
 from .pictures import pil_images
 
 CHECKPOINTS = "culture_checkpoints"
@@ -40,8 +41,13 @@ def save_to_output(
         FileError: where the content is damaged or cannot be written.
     """
     kind = "culture_sae" if isinstance(item, CultureSAE) else "culture_enhancer"
+    if kind == "culture_enhancer":
+        expect(item, EnhancerFile, "Load Layer Enhancer, Load Culture SAE or a node that makes one")
     _check_prefix(prefix)
-    folder, name, number, *_ = folder_paths.get_save_image_path(prefix, str(output_folder(kind)))
+    root = output_folder(kind)
+    folder, name, number, *_ = folder_paths.get_save_image_path(prefix, str(root))
+    if not Path(folder).resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"The folder {folder} is a link out of {root}: choose another prefix.")
     given = {"author": author.strip(), "licence": licence.strip(), "description": description.strip()}
     changes: dict[str, Any] = {field: text for field, text in given.items() if text}
     if preview is not None:

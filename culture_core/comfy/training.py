@@ -24,6 +24,7 @@ from ..sae import SAEConfig, SAEReport, TopKSAE, train_sae
 from ..splits import SAE_TRAINING, left_out
 from .applying import matching_encoder, progress_report
 from .errors import TextEncoderError
+from .inputs import expect, expect_all
 from .pictures import image_tensor
 from .places import choose_encoders, taken_layer
 from .reading import ComfyTextEncoder
@@ -86,6 +87,7 @@ def train_sae_on_clip(
             which none may be trained on, or prompts without words.
     """
     path = checkpoint_path(checkpoint)
+    expect_all(pairs, PromptPair, "Load Prompt Pairs")
     encoder = _one_encoder(clip, encoder_choice)
     _check_layer(encoder, layer)
     texts = training_texts(pairs, extra_text.splitlines())
@@ -163,7 +165,8 @@ def detect_neurons_in_clip(
         tau=tau,
         by_effect=by_effect,
     )
-    encoder = matching_encoder(clip, culture_sae)
+    expect_all(pairs, PromptPair, "Load Prompt Pairs")
+    encoder = matching_encoder(clip, expect(culture_sae, CultureSAE, "Load Culture SAE"))
     found = detect_in(culture_sae, encoder, pairs, options, progress_report())
     picture = _wfs_picture(found.culture_sae, found.detected)
     return DetectedNeurons(found.culture_sae, image_tensor([picture]), for_preview(found.report))

@@ -144,7 +144,8 @@ def _told(item: "CultureSAE | EnhancerFile") -> dict[str, Any]:
 
 def _checkpoint(path: Path) -> dict[str, Any]:
     from ..checkpoints import read_checkpoint
-    from ..file_checks import FileError, parse_object
+    from ..file_checks import FileError
+    from ..strict_json import parse_object
 
     identity, tensors = read_checkpoint(path)
     try:

@@ -170,7 +170,7 @@ def _items(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
         return [json.loads(line)["item"] for line in lines if line.strip()]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CommandError(
             f"{path}: it must be JSON lines, each with item, a prompt's id ({error})"
         ) from error

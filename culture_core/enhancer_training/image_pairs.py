@@ -16,6 +16,7 @@ from ..checkpoints import write_safetensors
 from ..enhancer import Batch
 from ..fingerprint import fingerprint_values
 from ..pairs import PairError, PromptPair, load_pairs
+from ..paths import path_inside
 from ..splits import ENHANCER_TRAINING, VALIDATION, check_usable, left_out, usable
 from .image_model import to_pixels
 
@@ -171,7 +172,7 @@ def _path_of(pair: PromptPair, folder: Path) -> Path:
     """The picture of a pair; a file of pairs may come from anyone, so it must lie in the folder."""
     name = pair.image or ""
     path = folder / name
-    if "://" in name or Path(name).is_absolute() or not path.resolve().is_relative_to(folder.resolve()):
+    if "://" in name or Path(name).is_absolute() or path_inside(folder, name) is None:
         raise PairError(
             f"prompt pair {pair.id!r}: the picture {name!r} must be a path relative to the file of the "
             "pairs, inside its folder"

@@ -189,7 +189,7 @@ def _object(data: bytes) -> dict[str, Any]:
     """An answer; empty where it is none that ComfyUI gives."""
     try:
         answer = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return answer if isinstance(answer, dict) else {}
 
@@ -373,6 +373,6 @@ def _refusal(workflow: Mapping[str, Any], body: bytes) -> str:
         for node, problems in nodes.items():
             name = describe_node(workflow, node) if node in workflow else f"node {node}"
             reasons += [f"{name}: {p.get('message')} ({p.get('details', '')})" for p in problems["errors"]]
-    except (ValueError, AttributeError, KeyError, TypeError):
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         reasons = [body[:300].decode(errors="replace")]
     return "the server refuses the graph: " + "; ".join(filter(None, reasons))

@@ -16,6 +16,8 @@ from PIL import Image, PngImagePlugin
 
 from ..atomic import atomic_path
 from ..cultures import culture
+from ..paths import path_inside
+from ..strict_json import parse_object
 from .base import GeneratorError, Job, Made
 
 METADATA, SETTINGS, FAILURES, IMAGES = "metadata.jsonl", "run.json", "failures.jsonl", "images"
@@ -120,37 +122,31 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            settings = json.loads(path.read_text(encoding="utf-8"))
+            return parse_object(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise GeneratorError(f"{path}: cannot be read ({error}); choose another folder") from error
-        if not isinstance(settings, dict):
-            raise GeneratorError(f"{path}: is not of a run; choose another folder")
-        return settings
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         with atomic_path(self.folder / SETTINGS) as temporary:
             temporary.write_text(json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
 
     def _there(self, record: Mapping[str, Any]) -> bool:
-        return (
-            record["file_name"] == f"{IMAGES}/{record['job']}.png"
-            and (self.folder / record["file_name"]).is_file()
-        )
+        path = path_inside(self.folder, record["file_name"])
+        usual = record["file_name"] == f"{IMAGES}/{record['job']}.png"
+        return usual and path is not None and path.is_file()
 
     def _record_inside(self, job: Job) -> dict[str, Any] | None:
         """The record that a job's picture carries; None where there is no such picture."""
         record = job.record()
         try:
             with Image.open(self.folder / record["file_name"]) as image:
-                inside = json.loads(image.text[PNG_TEXT])
+                inside = parse_object(image.text[PNG_TEXT])
         except (OSError, ValueError, KeyError, AttributeError):
             return None
         return record if inside == record else None
 
 
 def _picture(line: str, run: Path, where: str) -> MadePicture:
-    from ..file_checks import parse_object
-
     try:
         record = parse_object(line)
     except ValueError as error:
@@ -166,8 +162,8 @@ def _picture(line: str, run: Path, where: str) -> MadePicture:
         culture(record["culture"])
     except ValueError as error:
         raise GeneratorError(f"{where}: {error}") from error
-    root, path = run.resolve(), (run / record["file_name"]).resolve()
-    if not path.is_relative_to(root):
+    path = path_inside(run, record["file_name"])
+    if path is None:
         raise GeneratorError(f"{where}: {record['file_name']!r} leads out of the run's folder")
     if not path.is_file():
         raise GeneratorError(f"{where}: there is no picture {record['file_name']}; run `generate` again")
@@ -178,9 +174,9 @@ def _picture(line: str, run: Path, where: str) -> MadePicture:
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
     """Objects of a JSONL file; a run that was killed may have cut the last one off."""
     records = []
-    for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else ():
         try:
-            record = json.loads(line)
+            record = parse_object(line)
             if isinstance(record["job"], str) and isinstance(record["file_name"], str):
                 records.append(record)
         except (ValueError, KeyError, TypeError):

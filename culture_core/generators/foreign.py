@@ -5,7 +5,6 @@ the prompt list, or `prompt`, the text that was given), and where it is known `s
 picture has a seed, the first of a prompt counts for the run's first seed, and so on.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from ..judges.folders import METADATA, read_folder
+from ..strict_json import parse_object
 from .base import GeneratorError, Job, JobRefused, Made
 from .systems import FOLDER, System
 
@@ -76,12 +76,17 @@ class _Pictures:
             )
         checked = {picture.file: picture.path for picture in read_folder(folder)}
         lines = (folder / METADATA).read_text(encoding="utf-8-sig").split("\n")
-        records = [json.loads(line) for line in lines if line.strip()]
+        records = [parse_object(line) for line in lines if line.strip()]
         self._seeded = any("seed" in record for record in records)
         self._found: dict[tuple[Any, ...], list[tuple[Any, Path]]] = defaultdict(list)
         for record in records:
             path = checked[Path(record["file_name"]).as_posix()]
             drawn = "item" if record.get("item") else "prompt"
+            numbers = [record.get("seed"), record.get("strength")]
+            if not all(isinstance(number, int | float | None) for number in numbers):
+                raise GeneratorError(
+                    f"{METADATA}: seed and strength of {record['file_name']} must be numbers: {numbers!r:.60}"
+                )
             if not isinstance(record.get(drawn), str):
                 raise GeneratorError(f"{METADATA}: {record['file_name']} says neither `item` nor `prompt`")
             place = drawn, record["culture"], record[drawn], record.get("strength")

@@ -10,6 +10,7 @@ from ..bench.records import RECORDS
 from ..cultures import CULTURES
 from ..pairs import PromptPair, load_pairs
 from ..splits import EVALUATION, TEST, usable
+from ..strict_json import parse_object
 from ..vlm import VLM, VLMError
 from .base import GeneratorError, Prompt
 
@@ -129,9 +130,9 @@ def _key(prompt: Prompt, treatment: str) -> tuple[str, str, str]:
 def _read_written(path: Path) -> dict[tuple[str, str, str], str]:
     """What was written before; a line that was cut off is written again."""
     found = {}
-    for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else ():
         try:
-            record = json.loads(line)
+            record = parse_object(line)
             found[record["treatment"], record["item"], record["neutral"]] = str(record["text"])
         except (ValueError, KeyError, TypeError):
             continue

@@ -18,10 +18,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ..amplifier import MAX_STRENGTH, MIN_STRENGTH, MODES
+from ..paths import path_inside
+from ..strict_json import parse_object
 from .base import GeneratorError
 from .prompts import NEUTRAL, TREATMENTS
 
@@ -37,6 +40,11 @@ FIXED = {"negative": str, "width": int, "height": int, "steps": int, "guidance":
 """What a system may set for all its pictures."""
 DTYPES = ("float32", "float16", "bfloat16")
 MAX_BYTES = 4 << 20
+"""Of a graph."""
+MAX_YAML = 128 << 10
+"""Bytes of a file of systems: reading YAML takes a second for so many."""
+MAX_VALUES = 20_000
+MAX_DEPTH = 100
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _PACK_MODELS = Path(__file__).resolve().parents[2] / "models"
 _OF_KIND = {
@@ -146,8 +154,15 @@ def _read(path: Path) -> dict[str, Any]:
     except ImportError:
         raise GeneratorError("reading systems needs the package PyYAML: pip install pyyaml") from None
     try:
-        content = yaml.safe_load(_text(path))
-    except yaml.YAMLError as error:
+        text = _text(path, MAX_YAML)
+        if _depth(text) > MAX_DEPTH:  # the reader takes seconds to find out
+            raise GeneratorError(f"{path}: is nested more than {MAX_DEPTH} deep")
+        content = yaml.safe_load(text)
+        _check_count(content, path)
+    # ValueError: a date or a number that is none.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, GeneratorError):
+            raise
         raise GeneratorError(f"{path}: is no YAML ({error})") from error
     entries = content.get("systems") if isinstance(content, dict) else None
     if not isinstance(entries, dict) or not entries:
@@ -158,10 +173,27 @@ def _read(path: Path) -> dict[str, Any]:
     return entries
 
 
-def _text(path: Path) -> str:
+def _depth(text: str) -> int:
+    """How many brackets are open at once, at most."""
+    steps = (1 if character in "[{" else -1 for character in text if character in "[]{}")
+    return max(accumulate(steps), default=0)
+
+
+def _check_count(content: Any, path: Path) -> None:
+    """A few lines of references may stand for more than memory holds, or for themselves."""
+    waiting, count = [content], 0
+    while waiting:
+        value, count = waiting.pop(), count + 1
+        if count > MAX_VALUES:
+            raise GeneratorError(f"{path}: stands for more than {MAX_VALUES:,} values, references counted")
+        if isinstance(value, dict | list):
+            waiting += [*value, *value.values()] if isinstance(value, dict) else value
+
+
+def _text(path: Path, most: int = MAX_BYTES) -> str:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise GeneratorError(f"{path}: is larger than {MAX_BYTES >> 20} MiB")
+        if path.stat().st_size > most:
+            raise GeneratorError(f"{path}: is larger than {most >> 10} KiB")
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise GeneratorError(f"{path}: cannot be read as UTF-8 text ({error})") from error
@@ -211,8 +243,8 @@ class _System:
         return {"place": str(place), "slots": slots, "output": output, "workflow": workflow}
 
     def of_diffusers(self, source: str, fixed: Mapping[str, Any]) -> dict[str, Any]:
-        beside = self.file.parent / source
-        place = self.places.get(source) or (str(self.inside(source)) if beside.is_dir() else source)
+        beside = path_inside(self.file.parent, source)
+        place = self.places.get(source) or (str(beside) if beside and beside.is_dir() else source)
         if place == source and not _HUB_NAME.fullmatch(source) and source not in self.places:
             self.fail(
                 f"{source!r} is neither a folder beside {self.file.name} nor a name of the hub (owner/name); "
@@ -232,9 +264,8 @@ class _System:
         """The place of something that the file names."""
         if source in self.places:
             return Path(self.places[source])
-        root = self.file.parent.resolve()
-        place = (root / source).resolve()
-        if not place.is_relative_to(root):
+        place = path_inside(self.file.parent, source)
+        if place is None:
             self.fail(
                 f"{source!r} is outside the folder of {self.file.name}, which may not reach there; give it a "
                 f"name, and --path NAME=PLACE"
@@ -315,8 +346,6 @@ class _System:
 
 def _api_workflow(path: Path) -> dict[str, Any]:
     """A graph in the format that ComfyUI's API takes."""
-    from ..file_checks import parse_object
-
     try:
         workflow = parse_object(_text(path))
     except GeneratorError:
@@ -329,6 +358,7 @@ def _api_workflow(path: Path) -> dict[str, Any]:
         )
     for node, content in workflow.items():
         fits = isinstance(content, dict) and isinstance(content.get("inputs"), dict)
+        fits = fits and isinstance(content.get("_meta", {}), dict)
         if not fits or not isinstance(content.get("class_type"), str):
             raise GeneratorError(
                 f"{path}: node {node!r} needs class_type and inputs, as API graphs have them"

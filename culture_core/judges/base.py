@@ -65,10 +65,25 @@ class Verdict:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Verdict":
-        return cls(
-            tuple(record["answers"]), dict(record["shares"]), tuple(record["texts"]),
-            tuple(record["models"]), record["cost"],
+        """
+        Raises:
+            ValueError: for what `to_json` cannot have given.
+        """
+        found: dict[str, Any] = {name: record.get(name) for name in ("answers", "shares", "texts", "models")}
+        answers, shares, texts, models = found.values()
+        cost = record.get("cost")
+        good = (
+            _is_list(answers, str | None) and _is_list(texts, str) and _is_list(models, str)
+            and isinstance(shares, Mapping) and set(shares) <= set(labels())
+            and _is_list(list(shares.values()), int | float) and isinstance(cost, int | float | None)
         )  # fmt: skip
+        if not good:
+            raise ValueError("this is no judge's verdict")
+        return cls(tuple(answers), dict(shares), tuple(texts), tuple(models), cost)
+
+
+def _is_list(value: object, kind: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, kind) for one in value)
 
 
 class Judge(Protocol):

@@ -1,11 +1,12 @@
 """Folders of pictures whose cultures are known: what a system under test has left behind."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ..paths import path_inside
+from ..strict_json import parse_object
 from .base import label_name, labels
 
 METADATA = "metadata.jsonl"
@@ -49,17 +50,21 @@ def read_folder(folder: Path) -> list[LabelledPicture]:
 def _from_metadata(folder: Path) -> Iterator[LabelledPicture]:
     file = folder / METADATA
     root = folder.resolve()
-    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: cannot be read as a UTF-8 text file ({error})") from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         place = f"{file}, line {number}"
         try:
-            record = json.loads(line)
+            record = parse_object(line)
             name, culture = record["file_name"], record["culture"]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{place}: it must be an object with file_name and culture ({error})") from None
-        if not isinstance(name, str) or not (root / name).resolve().is_relative_to(root):
-            raise ValueError(f"{place}: file_name {name!r} leads out of the folder")
+        if not isinstance(name, str) or path_inside(root, name) is None:
+            raise ValueError(f"{place}: file_name {name!r} leads out of the folder, or is none")
         if not (root / name).is_file():
             raise ValueError(f"{place}: there is no picture {name}")
         yield LabelledPicture(Path(name).as_posix(), root / name, _label(culture, place))

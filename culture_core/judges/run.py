@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from PIL import Image, UnidentifiedImageError
 
 from ..atomic import atomic_path
+from ..strict_json import parse_object
 from ..vlm import VLMError
-from .base import UNRECOGNISABLE, Judge, Verdict
+from .base import UNRECOGNISABLE, Judge, Verdict, labels
 from .by_vlm import VLMJudge
 from .folders import LabelledPicture
 from .questions import GRADED
@@ -147,7 +148,7 @@ def _open_output(output: Path, settings: dict[str, Any]) -> None:
             temporary.write_text(json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
         return
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = parse_object(path.read_text(encoding="utf-8"))
     except ValueError:
         before = None
     if before != settings:
@@ -165,10 +166,11 @@ def _read_answers(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8").split("\n"):
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
-            record = json.loads(line)
-            if _from_record(record).file and record["sha256"]:
+            record = parse_object(line)
+            _from_record(record)
+            if isinstance(record["sha256"], str):
                 records.append(record)
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
@@ -185,5 +187,13 @@ def _line(record: dict[str, Any]) -> str:
 
 
 def _from_record(record: dict[str, Any]) -> Judged:
+    """
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: for what is no answer.
+    """
     grades = {key: grade["value"] for key, grade in record["grades"].items()}
-    return Judged(record["file"], record["culture"], Verdict.from_json(record), grades)
+    file, culture = record["file"], record["culture"]
+    whole = all(isinstance(grade, int | None) for grade in grades.values())
+    if not (whole and file and isinstance(file, str) and culture in labels()):
+        raise ValueError("this is no answer about a picture")
+    return Judged(file, culture, Verdict.from_json(record), grades)

@@ -29,7 +29,7 @@ class Cache:
             try:
                 record = json.loads(line)
                 self._known[record["key"]] = _unpacked(record["value"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue
 
     def computed(

@@ -4,7 +4,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..file_checks import parse_object
+from ..paths import path_inside
+from ..strict_json import parse_object
 from .base import MetricError
 
 METADATA = "metadata.jsonl"
@@ -58,7 +59,7 @@ def read_pictures(folder: Path) -> list[RunPicture]:
 
 def _picture(folder: Path, record: dict[str, Any], several: bool) -> RunPicture:
     name, root = record.get("file_name"), folder.resolve()
-    if not isinstance(name, str) or not (root / name).resolve().is_relative_to(root):
+    if not isinstance(name, str) or path_inside(root, name) is None:
         raise MetricError(f"{folder / METADATA}: file_name {name!r} leads out of the folder")
     if not (root / name).is_file():
         raise MetricError(f"{root / name}: the picture is missing; finish the run, or remove its line")

@@ -140,7 +140,7 @@ def read_metrics(output: Path) -> dict[str, dict[str, float]]:
     try:
         records = [json.loads(line) for line in (output / FIGURES).read_text(encoding="utf-8").splitlines()]
         return {record["file_name"]: _figures(record) for record in records}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MetricError(f"{output} has no figures to read ({error}): measure a run first") from error
 
 
@@ -373,7 +373,7 @@ def _read_summary(output: Path) -> dict[str, Any]:
     try:
         found = json.loads((output / SUMMARY).read_text(encoding="utf-8"))
         return found if isinstance(found, dict) else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
 
 

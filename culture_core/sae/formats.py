@@ -17,9 +17,10 @@ from torch import Tensor
 
 from ..atomic import atomic_path
 from ..checkpoints import write_safetensors
-from ..file_checks import Content, FileError, check_file, parse_object, read_tensors
+from ..file_checks import Content, FileError, check_file, read_tensors
 from ..files import MAX_LATENTS, MAX_WIDTH
 from ..pickles import is_plain, load_pickle
+from ..strict_json import parse_object
 from .model import TopKSAE
 
 SPARSIFY, SAE_LENS, DICTIONARY_LEARNING = "sparsify", "sae-lens", "dictionary-learning"
@@ -85,10 +86,10 @@ def import_sae(folder: str | os.PathLike[str]) -> ImportedSAE:
     library = _LIBRARIES[name]
     config = _Config.read(folder / library.config)
     plain, notes = _unit_rows(library.parse(config, library.load(folder / library.weights)))
-    sae = TopKSAE(plain.W_enc.shape[1], len(plain.W_enc), plain.k)
-    with torch.no_grad():
-        for key in ("W_enc", "b_enc", "W_dec", "b_dec"):
-            getattr(sae, key).copy_(getattr(plain, key))
+    values = {key: getattr(plain, key) for key in ("W_enc", "b_enc", "W_dec", "b_dec")}
+    sae = TopKSAE(plain.W_enc.shape[1], len(plain.W_enc), plain.k, seed=None)
+    normal = {"mean": torch.zeros(sae.d_in), "scale": torch.ones(())}
+    sae.load_state_dict(values | normal, assign=True)
     return ImportedSAE(sae.requires_grad_(False), name, notes)
 
 
@@ -144,7 +145,7 @@ def _fold_normalisation(sae: TopKSAE) -> _Plain:
 
 def _unit_rows(plain: _Plain) -> tuple[_Plain, list[str]]:
     """With decoder rows of unit norm where all have one length, and what there is to say otherwise."""
-    norms = plain.W_dec.double().norm(dim=1)
+    norms = torch.linalg.vector_norm(plain.W_dec, dim=1, dtype=torch.float64)
     low, high, mean = float(norms.min()), float(norms.max()), float(norms.mean())
     if low <= 0 or high / low > 1 + EQUAL_NORMS:
         return plain, [
@@ -154,7 +155,9 @@ def _unit_rows(plain: _Plain) -> tuple[_Plain, list[str]]:
         ]
     if abs(mean - 1) < EQUAL_NORMS:
         return plain, []
-    scaled = plain._replace(W_enc=plain.W_enc * mean, b_enc=plain.b_enc * mean, W_dec=plain.W_dec / mean)
+    scaled = plain._replace(  # in place: these tensors are copies of the file's
+        W_enc=plain.W_enc.mul_(mean), b_enc=plain.b_enc.mul_(mean), W_dec=plain.W_dec.div_(mean)
+    )
     return scaled, []
 
 

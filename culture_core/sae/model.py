@@ -25,13 +25,15 @@ class TopKSAE(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, d_in: int, n_latents: int, k: int, seed: int = 0) -> None:
+    def __init__(self, d_in: int, n_latents: int, k: int, seed: int | None = 0) -> None:
         """A new SAE.
 
         Args:
             d_in: width of the feature, d.
             n_latents: number of latents, M.
             k: how many latents may be active at once.
+            seed: of the first directions; None: no numbers and no memory for them yet, for
+                `load_state_dict(…, assign=True)`.
 
         Raises:
             ValueError: unless d_in ≥ 1 and 1 ≤ k ≤ n_latents.
@@ -42,14 +44,18 @@ class TopKSAE(nn.Module):
             )
         super().__init__()
         self.d_in, self.n_latents, self.k = d_in, n_latents, k
-        directions = torch.randn(n_latents, d_in, generator=torch.Generator().manual_seed(seed))
-        directions = directions / directions.norm(dim=1, keepdim=True)
-        self.W_dec = nn.Parameter(directions)
-        self.W_enc = nn.Parameter(ENCODER_SCALE * directions)
-        self.b_enc = nn.Parameter(torch.zeros(n_latents))
-        self.b_dec = nn.Parameter(torch.zeros(d_in))
-        self.register_buffer("mean", torch.zeros(d_in))
-        self.register_buffer("scale", torch.ones(()))
+        device = "meta" if seed is None else None
+        if seed is None:
+            directions = rows = torch.empty(n_latents, d_in, device=device)
+        else:
+            directions = torch.randn(n_latents, d_in, generator=torch.Generator().manual_seed(seed))
+            directions = directions / directions.norm(dim=1, keepdim=True)
+            rows = ENCODER_SCALE * directions
+        self.W_dec, self.W_enc = nn.Parameter(directions), nn.Parameter(rows)
+        self.b_enc = nn.Parameter(torch.zeros(n_latents, device=device))
+        self.b_dec = nn.Parameter(torch.zeros(d_in, device=device))
+        self.register_buffer("mean", torch.zeros(d_in, device=device))
+        self.register_buffer("scale", torch.ones((), device=device))
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruction of features [.., d]."""

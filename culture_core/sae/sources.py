@@ -14,10 +14,13 @@ from torch import Tensor
 
 from ..atomic import atomic_path
 from ..checkpoints import write_safetensors
+from ..paths import path_inside
+from ..strict_json import parse_object
 
 BLOCK = 256
 """Neighbouring vectors of a store that stay together when blocks are shuffled."""
 INDEX = "index.json"
+MAX_WIDTH = 1 << 20
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 _FORMAT, _VERSION = "culture-features", 1
 
@@ -157,7 +160,9 @@ class FeatureStore:
                 tensor = file.get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path}: is no readable shard ({error}); write the store anew") from error
-        if len(tensor) != shard.vectors or (name == "features" and tensor.shape[1:] != (self.width,)):
+        expected = (shard.vectors, self.width) if name == "features" else (shard.vectors,)
+        known = tensor.is_floating_point() if name == "features" else tensor.dtype == torch.long
+        if tuple(tensor.shape) != expected or not known:
             raise ValueError(f"{path}: has another shape than the index says; write the store anew")
         return tensor
 
@@ -252,17 +257,28 @@ def read_index(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index = parse_object(path.read_text(encoding="utf-8"))
         if index["format"] != _FORMAT or index["format_version"] > _VERSION:
             raise ValueError(f"{index['format']} {index['format_version']} is unknown: update the pack")
         index["shards"] = [Shard(**shard) for shard in index["shards"]]
-        if any(Path(shard.file).name != shard.file or shard.vectors < 1 for shard in index["shards"]):
+        if not all(_is_shard(shard, folder) for shard in index["shards"]):
             raise ValueError("a shard is misnamed or empty")
-        if not isinstance(index["identity"], dict) or int(index["width"]) < 1 or "complete" not in index:
+        width, complete = index["width"], index["complete"]
+        if not isinstance(index["identity"], dict) or type(width) is not int or not 1 <= width <= MAX_WIDTH:
+            raise ValueError("a field is missing or wrong")
+        if not isinstance(complete, bool) or (complete and not index["shards"]):
             raise ValueError("a field is missing or wrong")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: is no readable index of a feature store ({error})") from error
     return index
+
+
+def _is_shard(shard: Shard, folder: Path) -> bool:
+    whole = all(type(number) is int and number >= 1 for number in (shard.vectors, shard.texts))
+    plain = isinstance(shard.file, str) and Path(shard.file).name == shard.file
+    # Of the sums of vectors int64 is kept.
+    small = whole and shard.vectors < 1 << 40
+    return small and plain and isinstance(shard.sha256, str) and path_inside(folder, shard.file) is not None
 
 
 class Batches:

@@ -13,6 +13,7 @@ from ..judges.agreement import Agreement, agreement
 from ..judges.base import Verdict
 from ..judges.results import Judged
 from ..judges.run import SETTINGS, read_run
+from ..strict_json import parse_object
 from ..user_study.pictures import METADATA, picture_path
 
 FIGURES, SUMMARY = "metrics.jsonl", "metrics.json"
@@ -203,7 +204,7 @@ def _pictures(run: Path, systems: Sequence[str]) -> list[Picture]:
 
 def _picture(run: Path, line: str, where: str) -> Picture:
     try:
-        record = json.loads(line)
+        record = parse_object(line)
         name, system, code, seed = (record[key] for key in ("file_name", "system", "culture", "seed"))
         prompt = record.get("item") or record.get("neutral") or record["prompt"]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -321,7 +322,7 @@ def _figures(folder: Path) -> dict[str, dict[str, float]]:
             record = json.loads(line)
             numbers = {k: v for k, v in record.items() if isinstance(v, int | float) and math.isfinite(v)}
             found[record["file_name"]] = numbers
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StudyError(f"{path} has no figures to read ({error}): measure the run first") from error
     return found
 
@@ -336,14 +337,16 @@ def _measure(key: str, found: Mapping[str, Mapping[str, float]], pictures: Seque
 def _summary(folder: Path) -> tuple[list[tuple[str, str]], dict[str, dict[str, float]], list[str]]:
     """What measured, figures of whole systems, and what to be warned of."""
     summary = _object(folder / SUMMARY)
-    settings = summary.get("settings", {})
+    settings, systems, too_long = (
+        _within(summary, key, folder) for key in ("settings", "systems", "too_long")
+    )
     instruments = [
         (_KNOWN.get(key, (key.replace("_", " "), 0))[0], _described(value)) for key, value in settings.items()
     ]
     sets: dict[str, dict[str, float]] = {}
     warned = []
-    for system, figures in summary.get("systems", {}).items():
-        for key, figure in figures.items():
+    for system in systems:
+        for key, figure in _within(systems, system, folder).items():
             if not isinstance(figure, dict) or "mean" in figure:  # of pictures, which are read one by one
                 continue
             values = {key: figure["value"]} if "value" in figure else _of_diversity(key, figure)
@@ -352,7 +355,7 @@ def _summary(folder: Path) -> tuple[list[tuple[str, str]], dict[str, dict[str, f
                     sets.setdefault(name, {})[system] = value
             if figure.get("warning"):
                 warned.append(f"{key} of {system}: {figure['warning']}")
-    for key, count in summary.get("too_long", {}).items():
+    for key, count in too_long.items():
         if count:
             warned.append(f"{key}: {count} texts were too long for the model and cut off")
     return instruments, sets, warned
@@ -377,12 +380,20 @@ def _described(settings: Any) -> str:
     return f"{text[:12]}…" if len(text) == 64 and text.isalnum() else text
 
 
+def _within(record: Mapping[str, Any], key: str, folder: Path) -> dict[str, Any]:
+    """An object inside of a summary; empty where there is none."""
+    found = record.get(key, {})
+    if not isinstance(found, dict):
+        raise StudyError(f"{folder / SUMMARY}: {key!r} must be an object, got {found!r:.60}")
+    return found
+
+
 def _object(path: Path) -> dict[str, Any]:
     """A JSON file's object; empty where there is none."""
     if not path.is_file():
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StudyError(f"{path} cannot be read: {error}") from error
     return found if isinstance(found, dict) else {}

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..atomic import atomic_path
 from ..cultures import CULTURES
+from ..strict_json import parse_object
 from .pictures import Picture, StudyError
 
 UNRECOGNISABLE = "unrecognisable"
@@ -167,8 +168,6 @@ def read_object(path: Path, limit: int) -> dict[str, Any]:
     Raises:
         StudyError: for anything else.
     """
-    from ..file_checks import parse_object
-
     try:
         return parse_object(read_text(path, limit))
     except StudyError:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..cultures import culture
+from ..paths import path_inside
+from ..strict_json import parse_object
 
 METADATA = "metadata.jsonl"
 _TEXTS = ("file_name", "system", "prompt", "language", "culture")
@@ -73,9 +75,9 @@ def picture_path(folder: str | os.PathLike[str], file_name: str) -> Path:
     Raises:
         StudyError: where it is missing, or its name or a link leads out of the folder.
     """
-    root = Path(folder).resolve()
-    path = (root / file_name).resolve()
-    if not path.is_relative_to(root):
+    root = Path(folder)
+    path = path_inside(root, file_name)
+    if path is None:
         raise StudyError(f"{file_name!r} leads out of the run's folder {root}: keep pictures inside it")
     if not path.is_file():
         raise StudyError(
@@ -86,8 +88,6 @@ def picture_path(folder: str | os.PathLike[str], file_name: str) -> Path:
 
 def _parse(line: str, where: str) -> tuple[Picture, Any]:
     """A picture, and the strength that its system ran at."""
-    from ..file_checks import parse_object
-
     try:
         record = parse_object(line)
     except ValueError as error:

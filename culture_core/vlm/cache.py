@@ -32,7 +32,7 @@ class AnswerCache:
         """The stored answer; None where there is none, or where it is damaged."""
         try:
             record = json.loads(self.path(asked).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         whole = isinstance(record, dict) and all(isinstance(record.get(k), str) for k in ("text", "model"))
         return record if whole else None

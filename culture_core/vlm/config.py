@@ -89,9 +89,11 @@ def make_vlm(name: str, entry: Mapping[str, Any]) -> VLM:
     if (prices := fields.get("prices")) is not None:
         fields["prices"] = _prices(name, prices)
     try:
-        return ServerVLM(ServerSettings(**fields))
-    except TypeError as error:  # a comparison with something that is no number
+        settings = ServerSettings(**fields)
+    # TypeError and AttributeError: something is no number, or no text.
+    except (VLMError, TypeError, AttributeError, ValueError) as error:
         raise VLMError(f"the settings of the VLM {name!r} are wrong: {error}") from None
+    return ServerVLM(settings)
 
 
 def check_fields(name: str, fields: Mapping[str, Any], needed: set[str], known: set[str]) -> None:
@@ -110,7 +112,7 @@ def check_fields(name: str, fields: Mapping[str, Any], needed: set[str], known: 
 def _read(path: Path) -> dict[str, Any]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise VLMError(f"{path} cannot be read: {error}") from None
     if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
         raise VLMError(f"{path}: it must hold an object of objects, a model each")

@@ -10,11 +10,12 @@ import logging
 import re
 import threading
 import time
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
 
 from PIL import Image
 
@@ -62,6 +63,8 @@ class ServerSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise VLMError(f"{name} of the VLM server is {value}: it must be more than 0")
+        if type(self.retries) is not int or not isinstance(self.key, str):
+            raise VLMError("retries of the VLM server must be a whole number, and its key a text")
         if self.retries < 0:
             raise VLMError(f"retries of the VLM server is {self.retries}: it must be 0 or more")
 
@@ -158,8 +161,10 @@ class ServerVLM:
         if (record := self._cache.get(asked)) is not None:
             return record, True
         completion = self._complete(question, picture, choices, max_tokens)
-        text = self._text(completion, choices, max_tokens)
+        # A server may repeat the key in what it says, and what it says is kept.
+        text = self._without_key(self._text(completion, choices, max_tokens))
         model = completion.model if isinstance(completion.model, str) and completion.model else self.name
+        model = self._without_key(model)
         self._check_model(model)
         record = {"text": text, "model": model, **_counted(completion)}
         with self._lock:
@@ -183,7 +188,7 @@ class ServerVLM:
                 if blamed is None:
                     raise self._explained(error) from None
                 given_up |= {blamed}
-            except (self._errors.OpenAIError, json.JSONDecodeError) as error:
+            except (self._errors.OpenAIError, ValueError, RecursionError) as error:
                 # Not `from error`: its request has the key.
                 raise self._explained(error) from None
             else:
@@ -280,9 +285,28 @@ class ServerVLM:
         return VLMError(f"{self.name}: the VLM server's answer is malformed")
 
     def _clean(self, text: str) -> str:
-        """A server's words, short, without the key that it may repeat."""
-        text = text.replace(self.settings.key, "***") if self.settings.key else text
-        return text.replace(self.settings.url, "***")[:300]
+        """A server's words, short, without the key and the address that it may repeat."""
+        return self._without_key(text).replace(self.settings.url, "***")[:300]
+
+    def _without_key(self, text: str) -> str:
+        for form in _forms(self.settings.key):
+            text = text.replace(form, "***")
+        return text
+
+
+def _forms(key: str) -> set[str]:
+    """How a key is usually written: as it is, quoted in an address, in base64."""
+    if not key:
+        return set()
+    found = {key, quote(key, safe=""), quote_plus(key), json.dumps(key)[1:-1]}
+    raw = key.encode()
+    for before in range(
+        3
+    ):  # base64 depends on where in three bytes the key begins; its ends on what is around
+        for encode in (b64encode, urlsafe_b64encode):
+            text = encode(bytes(before) + raw).decode()
+            found.add(text[(0, 2, 3)[before] : (before + len(raw)) * 8 // 6])
+    return found
 
 
 class _Pace:
@@ -314,7 +338,7 @@ def _chosen(text: str) -> str:
     """The choice inside structured output; the text itself from a server that ignored the schema."""
     try:
         answer = json.loads(text)["answer"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return text
     return answer.strip() if isinstance(answer, str) else text
 

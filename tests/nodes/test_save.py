@@ -139,3 +139,17 @@ def test_unfinished_trainings_are_not_listed(output: Path, node_classes: dict[st
     (output / "culture_checkpoints" / "half.safetensors").touch()
     _, options = node_classes["CultureLoadSAE"].INPUT_TYPES()["required"]["file"]
     assert not any("half" in name for name in options["options"])
+
+
+def test_no_file_is_written_through_a_link_out_of_the_folder(output: Path, tmp_path: Path) -> None:
+    from culture_core.comfy import save_to_output
+    from culture_core.enhancer import LayerEnhancer
+    from culture_core.files import EnhancerFile
+
+    (tmp_path / "elsewhere").mkdir()
+    (output / "culture_enhancer").mkdir(parents=True)
+    (output / "culture_enhancer" / "link").symlink_to(tmp_path / "elsewhere")
+    encoder = {"family": "bert", "layers": 2, "width": 4, "heads": 2, "vocabulary": 9, "weights": [0.5]}
+    with pytest.raises(ValueError, match="is a link out of"):
+        save_to_output(EnhancerFile(LayerEnhancer(4, 2), 0, encoder), "link/x")
+    assert not list((tmp_path / "elsewhere").iterdir())

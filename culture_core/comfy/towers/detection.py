@@ -121,7 +121,7 @@ def _bert(published: Published, prefix: str) -> Tower:
         # MiniLM's 384 has 12 heads too.
         "num_attention_heads": _heads(config, words[1], 12 if words[1] == 384 else words[1] // _HEAD_WIDTH),
         "pad_token_id": 1 if is_roberta else 0,
-        "layer_norm_eps": config.get("layer_norm_eps", 1e-5 if is_roberta else 1e-12),
+        "layer_norm_eps": _eps(config, 1e-5 if is_roberta else 1e-12),
         "head": part.head,
     }
     return Tower(
@@ -159,7 +159,7 @@ def _bert_head(published: Published, prefix: str) -> _Part:
     if has(f"{owner}transformation"):
         names = {"projection": f"{owner}transformation"}
         # diffusers' class of this name does without the norm, also where the file has one.
-        if "RobertaSeriesModelWithTransformation" not in (published.config.get("architectures") or ()):
+        if "RobertaSeriesModelWithTransformation" not in str(published.config.get("architectures")):
             names["norm"] = f"{owner}pre_LN"
         return part(names, "first")
     if has(f"{owner}proj.0"):
@@ -211,7 +211,7 @@ def _siglip(published: Published, prefix: str) -> Tower:
         # So400m: 1152 in 16 heads.
         "num_attention_heads": _heads(config, words[1], 16 if words[1] == 1152 else words[1] // _HEAD_WIDTH),
         "hidden_act": "gelu_pytorch_tanh",
-        "layer_norm_eps": config.get("layer_norm_eps", 1e-6),
+        "layer_norm_eps": _eps(config, 1e-6),
         "head": HeadConfig("last", shapes=_shapes(pooled)),
     }
     return Tower("siglip", SiglipTower, sizes, trunk | pooled, length=positions, masked=False)
@@ -305,12 +305,22 @@ def _count(weights: dict[str, Tensor], start: str) -> int:
 
 def _heads(config: dict[str, Any], width: int, usual: int) -> int:
     heads = config.get("num_attention_heads", max(usual, 1))
-    if width % heads:
+    if type(heads) is not int or heads < 1 or width % heads:
         raise TextEncoderError(
-            f"The config.json names {heads} attention heads, which do not divide the width {width}: fetch "
-            "the folder again."
+            f"The config.json names {heads!r:.60} attention heads, which do not divide the width {width}: "
+            "fetch the folder again."
         )
     return heads
+
+
+def _eps(config: dict[str, Any], usual: float) -> float:
+    eps = config.get("layer_norm_eps", usual)
+    if type(eps) not in (int, float) or not 0 <= eps < 1:
+        raise TextEncoderError(
+            f"The config.json names {eps!r:.60} as layer_norm_eps, expected a number from 0 to 1: fetch the "
+            "folder again."
+        )
+    return eps
 
 
 def _check_words(shape: tuple[int, ...], published: Published) -> None:

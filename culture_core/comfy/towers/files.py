@@ -1,12 +1,12 @@
 """Reading a text tower as it was published: a Hugging Face folder, or one safetensors file."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import comfy.utils
 from torch import Tensor
 
+from ...strict_json import parse_object
 from ..errors import TextEncoderError
 from ..folders import PACK_MODELS
 from .scaled import with_scales
@@ -84,8 +84,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 def _weight_files(folder: Path, parts: tuple[Path, ...]) -> list[Path]:
     for part in parts:
         if (part / _INDEX).is_file():
-            names = sorted(set(_read_json(part / _INDEX).get("weight_map", {}).values()))
-            return [part / Path(name).name for name in names]
+            return _listed_files(part / _INDEX)
         found = sorted(part.glob("*.safetensors"))
         usual = [part / name for name in _NAMES if part / name in found]
         if usual or len(found) == 1:
@@ -99,6 +98,15 @@ def _weight_files(folder: Path, parts: tuple[Path, ...]) -> list[Path]:
     pickled = next((file for part in parts for file in sorted(part.glob("*.bin"))), None)
     hint = _how_to_convert(pickled.parent, pickled.with_name("model.safetensors")) if pickled else ""
     raise TextEncoderError(f"{folder} lacks model.safetensors, a text encoder's weights.{hint}")
+
+
+def _listed_files(index: Path) -> list[Path]:
+    try:
+        listed = _read_json(index)["weight_map"].values()
+        # The last part of a name alone: no way out of the folder.
+        return [index.parent / name for name in sorted({Path(name).name for name in listed})]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise TextEncoderError(f"{index} lists no files of weights ({error}): fetch it again.") from error
 
 
 def _how_to_convert(source: Path, output: Path) -> str:
@@ -121,9 +129,6 @@ def _read_config(source: Path, folders: tuple[Path, ...]) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("no object")
-    except ValueError as error:
+        return parse_object(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise TextEncoderError(f"{path} is not readable JSON ({error}): fetch the folder again.") from error
-    return found

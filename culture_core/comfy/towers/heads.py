@@ -186,7 +186,13 @@ def _check_chain(adapter: dict[str, Tensor], source: object) -> None:
     """Every layer takes what the one before gives."""
     names = [f"adapter.projector.{number}" for number in projector_layers(adapter, "adapter.")]
     names += ["adapter.fc"] if "adapter.fc.weight" in adapter else []
-    width = len(adapter["adapter.layernorm.weight"])
+    norm = adapter["adapter.layernorm.weight"]
+    if norm.ndim != 1:
+        raise TextEncoderError(
+            f"{source}: layernorm has the shape {tuple(norm.shape)}, expected a number for each of the "
+            "tower's. Fetch it again."
+        )
+    width = len(norm)
     for name in names:
         shape = tuple(adapter[f"{name}.weight"].shape)
         if len(shape) != 2 or shape[1] != width:

@@ -77,7 +77,10 @@ def _in_folder(folder: Path, tower: Tower) -> Any:
     path = next((folder / name for name in _PIECES if (folder / name).is_file()), None)
     if path is None:
         return None
-    return _from_pieces(torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8), tower, path)
+    model = bytearray(path.read_bytes())
+    if not model:
+        raise TextEncoderError(f"{path} is empty: fetch it again.")
+    return _from_pieces(torch.frombuffer(model, dtype=torch.uint8), tower, path)
 
 
 def _from_json(path: Path, tower: Tower) -> Any:
@@ -93,7 +96,22 @@ def _from_json(path: Path, tower: Tower) -> Any:
         steps = [step for step in (normalizers.Lowercase(), found.normalizer) if step is not None]
         found.normalizer = normalizers.Sequence(steps)
     unknown = next((name for name in ("<unk>", "[UNK]") if found.token_to_id(name) is not None), None)
-    return PreTrainedTokenizerFast(tokenizer_object=found, unk_token=unknown)
+
+    class CheckedTokenizer(PreTrainedTokenizerFast):
+        """A file may name pieces that it does not have; the library finds out at some text. It then panics,
+        which is no `Exception`, and would end ComfyUI's worker."""
+
+        def _batch_encode_plus(self, *arguments: Any, **options: Any) -> Any:
+            try:
+                return super()._batch_encode_plus(*arguments, **options)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
+                raise TextEncoderError(
+                    f"{path} cannot take this prompt apart ({error}): fetch it again."
+                ) from error
+
+    return CheckedTokenizer(tokenizer_object=found, unk_token=unknown)
 
 
 def _from_pieces(model: torch.Tensor, tower: Tower, path: Path) -> Any:

@@ -111,7 +111,7 @@ def test_what_cannot_be_decided_is_refused(raw):
 def test_a_damaged_file_is_named_with_its_line(raw):
     lines = raw.path.read_text(encoding="utf-8").splitlines()
     for line, complaint in (
-        ("{", "is not JSON"),
+        ("{", "is no JSON"),
         ("[]", "JSON object"),
         (lines[0], "occurs twice"),
         ("[" * 9999, "JSON"),

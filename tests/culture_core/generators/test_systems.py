@@ -101,7 +101,7 @@ def test_a_graph_is_cut_to_what_its_output_needs():
         ("diffusers: ''", "'diffusers' must be a text"),
         ("diffusers: ../pipe", "neither a folder beside systems.yaml nor a name of the hub"),
         ("diffusers: /pipe/line", "neither a folder beside systems.yaml nor a name of the hub"),
-        ("diffusers: ..", "is outside the folder"),
+        ("diffusers: ..", "neither a folder beside systems.yaml nor a name of the hub"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_said_with_the_systems_name(read, line, message):
@@ -149,3 +149,28 @@ def test_a_graph_that_is_none_for_the_api_is_refused(read, tmp_path, graph, mess
 def test_an_unknown_name_is_answered_with_those_there_are(read):
     with pytest.raises(GeneratorError, match="has no system 'two'; it has one"):
         read("diffusers: x/y", names=["two"])
+
+
+def test_references_that_expand_without_end_are_refused(tmp_path):
+    lines = ["a: &a [" + ", ".join("x" * 9) + "]"]
+    for one, before in zip("bcdefgh", "abcdefg", strict=True):
+        lines.append(f"{one}: &{one} [" + ", ".join([f"*{before}"] * 9) + "]")
+    path = tmp_path / "systems.yaml"
+    for end in ("systems: {x: {workflow: *h, slots: *h}}", "systems: &s {x: {folder: y, again: *s}}"):
+        path.write_text("\n".join([*lines, end]))
+        with pytest.raises(GeneratorError, match=r"systems\.yaml: stands for more than"):
+            read_systems(path)
+
+
+def test_a_file_that_would_take_long_to_read_is_refused(tmp_path):
+    path = tmp_path / "systems.yaml"
+    path.write_text("systems: {x: {folder: " + "y" * 200_000 + "}}")
+    with pytest.raises(GeneratorError, match="larger than 128 KiB"):
+        read_systems(path)
+
+
+def test_deep_nesting_is_refused_at_once(tmp_path):
+    path = tmp_path / "systems.yaml"
+    path.write_text("systems: " + 3000 * "[")
+    with pytest.raises(GeneratorError, match=r"systems\.yaml: is nested"):
+        read_systems(path)
