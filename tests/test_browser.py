@@ -24,6 +24,7 @@ FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run "
     "--disable-background-networking --disable-component-update --disable-sync --window-size=1600,1000"
 )
+LOAD = "const done = arguments[1]; app.loadGraphData(arguments[0]).then(() => done())"
 VALUES = "return Object.fromEntries(app.graph.serialize().nodes.map(node => [node.id, node.widgets_values]))"
 LINKS = "return app.graph.serialize().links.map(link => link.slice(1, 5).join(' ')).sort()"
 SET = """
@@ -91,7 +92,7 @@ class Page:
         self.wait(lambda: self.run("return Boolean(window.app?.vueAppReady && app.graph)"))
 
     def load(self, graph: dict[str, Any]) -> None:
-        self.browser.execute_async_script("app.loadGraphData(arguments[0]).then(arguments[1])", graph)
+        self.browser.execute_async_script(LOAD, graph)
 
     def queue(self) -> dict[str, Any]:
         """Press the keys for it and wait for the end; the run's entry in the server's history."""
