@@ -126,6 +126,14 @@ class ComfyClient:
         """Stop the workflow that runs now."""
         self._request("/interrupt", {})
 
+    def free(self, empty_caches: bool = False) -> None:
+        """Unload all models once the running workflow is finished; on request also forget all results."""
+        self._request("/free", {"unload_models": True, "free_memory": empty_caches})
+
+    def forget(self, prompt_id: str) -> None:
+        """Take a finished run out of the server's history."""
+        self._request("/history", {"delete": [prompt_id]})
+
     def history(self, prompt_id: str) -> dict[str, Any]:
         """What the server recorded of a finished run."""
         return self._json(f"/history/{prompt_id}").get(prompt_id, {})
@@ -171,10 +179,14 @@ class ComfyClient:
     def images(self, result: Result, kind: str = "images") -> dict[str, list[bytes]]:
         """The pictures of a run as PNG files: node id -> list."""
         return {
-            node: [self._request("/view?" + urllib.parse.urlencode(image)) for image in output[kind]]
+            node: [self.file(image) for image in output[kind]]
             for node, output in result.outputs.items()
             if output.get(kind)
         }
+
+    def file(self, file: dict[str, str]) -> bytes:
+        """A file that a run saved, as its outputs name it."""
+        return self._request("/view?" + urllib.parse.urlencode(file))
 
     def _json(self, path: str, body: dict | None = None) -> Any:
         return json.loads(self._request(path, body))

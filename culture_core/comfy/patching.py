@@ -126,6 +126,7 @@ class _Installed:
     def __init__(self, patch: LayerPatch, encoder: comfy.sd1_clip.SDClipModel) -> None:
         self._patch = patch
         self._mask: Tensor | None = None
+        self._warned = False
         self._functions: dict[torch.device, FeatureFunction] = {}
         layer = comfy.utils.get_attr(encoder, patch.module_path)
         self._handles = [
@@ -165,8 +166,10 @@ class _Installed:
     def _edit(
         self, _module: nn.Module, _arguments: tuple[Any, ...], output: Tensor | tuple[Any, ...]
     ) -> Tensor | tuple[Any, ...] | None:
-        # Without a mask the layer runs outside the encoder, to generate text for instance.
-        if self._mask is None or not self._mask.any():
+        if self._mask is None:
+            self._warn_once()
+            return None
+        if not self._mask.any():
             return None
         feature = output[0] if isinstance(output, tuple) else output
         if self._mask.shape != feature.shape[:2]:
@@ -179,6 +182,16 @@ class _Installed:
             return None
         edited = torch.where(self._mask.to(feature.device).unsqueeze(-1), edited, feature)
         return (edited, *output[1:]) if isinstance(output, tuple) else edited
+
+    def _warn_once(self) -> None:
+        """The layer runs outside the encoder, whose tokens are not known then: to generate text, or for a
+        node that calls the transformer itself."""
+        if not self._warned:
+            logger.warning(
+                "Something goes round the encoder '%s' and runs its layers itself: the culture patch has no "
+                "effect there.", self._patch.encoder_path,
+            )  # fmt: skip
+        self._warned = True
 
     def _function(self, device: torch.device) -> FeatureFunction:
         if device not in self._functions:
