@@ -79,10 +79,11 @@ def main() -> int:
     if options.command == "demo":
         return hand_over([python, "-m", "tools.demo", *options.arguments], comfyui)
     if options.command == "test":
-        # A file of tests stays in one process, so that it starts its server once. One thread each: two
-        # processes with two threads each on two cores wait for one another.
+        # A file of tests stays in one process, so that it starts its server once, and files come by their
+        # names: by their counts, those of few but long tests would come last. One thread each: two processes
+        # with two threads each on two cores wait for one another.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        halves = ["-n", "2", "--dist", "loadfile"]
+        halves = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
         return hand_over([python, "-m", "pytest", *halves, *options.arguments], comfyui)
     return 0
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.append(str(ROOT))
 from culture_core.cultures import CULTURES  # noqa: E402
 from culture_core.languages import THRESHOLD, Detection, detect_culture  # noqa: E402
 from culture_core.miniature.captions import ALL_NOUNS, WORDS, caption  # noqa: E402

@@ -152,10 +152,10 @@ REFUSED, RAN, EITHER = False, True, None
 PROMPTS = {"prompts": "house\nbridge"}
 FROM_PROMPT = {"text": "dom", "threshold": 0.1, "override": "auto", "when_unsure": "off"}
 CASES = [
-    ("CultureLoadTextEncoder", {"folder": "no-such"}, {}, RAN, "no-such"),
+    ("CultureLoadTextEncoder", {"folder": "no-such"}, {}, REFUSED, "no-such"),
     ("CultureLoadTextEncoder", {"folder": "api-empty"}, {}, RAN, "api-empty"),
     ("CultureLoadSAE", {"file": "api-damaged.safetensors"}, {}, RAN, "api-damaged.*damaged"),
-    ("CultureLoadSAE", {"file": "no-such.safetensors"}, {}, RAN, "is not there: put it into .*culture_sae"),
+    ("CultureLoadSAE", {"file": "no-such.safetensors"}, {}, REFUSED, "is not there: put .*culture_sae"),
     ("CultureAmplifyNeurons", AMPLIFY, {"strength": 13}, REFUSED, "12"),
     ("CultureAmplifyNeurons", AMPLIFY, {"mode": "boost"}, EITHER, "boost"),
     ("CultureAmplifyNeurons", AMPLIFY, {"culture": "xx"}, REFUSED, "Unknown culture 'xx'"),
@@ -164,7 +164,7 @@ CASES = [
     ("CultureAmplifyNeurons", AMPLIFY, {"culture": "de"}, RAN, "has no culture 'de'; it has ja"),
     ("CultureAmplifyNeurons", AMPLIFY, {"encoders": "clip_g"}, RAN, "no encoder clip_g"),
     ("CultureFromPrompt", FROM_PROMPT, {"text": "casa", "when_unsure": "stop"}, RAN, "casa|unclear|language"),
-    ("CultureFromPrompt", FROM_PROMPT, {"override": "xx"}, REFUSED, "Unknown culture 'xx'"),
+    ("CultureFromPrompt", FROM_PROMPT, {"override": "xx"}, REFUSED, "'xx' is none of auto"),
     ("CulturePromptList", PROMPTS, {"prompts": ""}, REFUSED, "prompt"),
     ("CultureModifier", {"text": "house", "culture": "it", "language": "own"}, {"culture": "xx"}, REFUSED,
      "Unknown culture 'xx'"),
@@ -242,7 +242,7 @@ def test_a_strength_beyond_the_limit_is_warned_about_in_the_history_and_in_the_l
     assert text not in server.log()
     assert not warned(2.0) and not warned(8.0, mode="scale")
     (line,) = warned(2.5)
-    assert line.startswith(text) and "best at 1.5" in line and text in server.log()
+    assert line.startswith(f"⚠ {text}") and "best at 1.5" in line and text in server.log()
 
 
 # ------------------------------------------------------------------------------------------ comfy-cli, HTTP

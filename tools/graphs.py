@@ -354,8 +354,8 @@ def from_prompt() -> Graph:
             "The prompt's language chooses the culture",
             "*Culture from Prompt Language* tells the language and gives its culture to *Amplify* and to "
             "*Culture Modifier*, which names it in the prompt: the usual way, to compare with. Where the "
-            "language is unclear, nothing is steered and the report says why: write more words, or choose at "
-            "**override**.",
+            "language is unclear, nothing is steered and the report says why.",
+            "**Turn** **override** to choose the culture yourself; **when_unsure** to have the run stop instead.",
             "Most languages need `pip install eldc` in ComfyUI's Python.",
             _ENCODER,
         ),

@@ -26,6 +26,9 @@ from .usage import Prices, Usage
 
 logger = logging.getLogger(__name__)
 
+SHORTEST_KEY = 8
+"""Characters of a key that is taken for a secret."""
+
 _SAME_MODEL = re.compile(r"-\d{4}-?\d{2}-?\d{2}|-\d{4}|-\d{3}|:latest")
 """What a server may add to the name that it was asked for: the date or number of the version."""
 _THOUGHTS = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
@@ -295,14 +298,15 @@ class ServerVLM:
 
 
 def _forms(key: str) -> set[str]:
-    """How a key is usually written: as it is, quoted in an address, in base64."""
-    if not key:
+    """How a key is usually written: as it is, quoted in an address, in base64. A short one is no secret but what
+    local servers are given for want of one ("none", "ollama"), and would be found in harmless words."""
+    if len(key) < SHORTEST_KEY:
         return set()
     found = {key, quote(key, safe=""), quote_plus(key), json.dumps(key)[1:-1]}
     raw = key.encode()
     for before in range(
         3
-    ):  # base64 depends on where in three bytes the key begins; its ends on what is around
+    ):  # base64 depends on where in three bytes the key begins, its ends on what is around
         for encode in (b64encode, urlsafe_b64encode):
             text = encode(bytes(before) + raw).decode()
             found.add(text[(0, 2, 3)[before] : (before + len(raw)) * 8 // 6])
