@@ -298,8 +298,8 @@ class ServerVLM:
 
 
 def _forms(key: str) -> set[str]:
-    """How a key is usually written: as it is, quoted in an address, in base64. A short one is no secret but what
-    local servers are given for want of one ("none", "ollama"), and would be found in harmless words."""
+    """How a key is usually written: as it is, quoted in an address, in base64. A short one is no secret but
+    what local servers are given for want of one ("none", "ollama"), and would be found in harmless words."""
     if len(key) < SHORTEST_KEY:
         return set()
     found = {key, quote(key, safe=""), quote_plus(key), json.dumps(key)[1:-1]}
