@@ -1,7 +1,7 @@
 """Find, amplify and enhance what a text encoder knows about cultures: a node pack for ComfyUI."""
 
 WEB_DIRECTORY = "./web"
-"""Where the front end finds the help of the nodes."""
+"""Where the front end finds the help of the nodes, and the script that writes on them."""
 
 
 async def comfy_entrypoint():

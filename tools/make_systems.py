@@ -105,22 +105,22 @@ def miniature() -> ImageModel:
     return ImageModel(nodes, ["clip", 0], ["model", 0], ["vae", 0], "miniature", sampling(20, 3.0))
 
 
-def sd15() -> ImageModel:
+def checkpoint(name: str, title: str, file: str, edge: int, steps: int) -> ImageModel:
+    """A model whose one file holds its encoders and its VAE too."""
     nodes = {
-        "model": node("CheckpointLoaderSimple", "SD 1.5", ckpt_name="v1-5-pruned-emaonly-fp16.safetensors"),
-        "size": size("EmptyLatentImage", 512),
+        "model": node("CheckpointLoaderSimple", title, ckpt_name=file),
+        "size": size("EmptyLatentImage", edge),
     }
-    settings = sampling(25, 7.0, "dpmpp_2m", "karras")
-    return ImageModel(nodes, ["model", 1], ["model", 0], ["model", 2], "sd15", settings)
+    settings = sampling(steps, 7.0, "dpmpp_2m", "karras")
+    return ImageModel(nodes, ["model", 1], ["model", 0], ["model", 2], name, settings)
+
+
+def sd15() -> ImageModel:
+    return checkpoint("sd15", "SD 1.5", "v1-5-pruned-emaonly-fp16.safetensors", 512, 25)
 
 
 def sdxl() -> ImageModel:
-    nodes = {
-        "model": node("CheckpointLoaderSimple", "SDXL", ckpt_name="sd_xl_base_1.0.safetensors"),
-        "size": size("EmptyLatentImage", 1024),
-    }
-    settings = sampling(30, 7.0, "dpmpp_2m", "karras")
-    return ImageModel(nodes, ["model", 1], ["model", 0], ["model", 2], "sdxl", settings)
+    return checkpoint("sdxl", "SDXL", "sd_xl_base_1.0.safetensors", 1024, 30)
 
 
 def sd35() -> ImageModel:
