@@ -2,7 +2,6 @@
 a picture that is dropped on it brings its graph back."""
 
 import json
-import shutil
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -11,19 +10,11 @@ from typing import Any
 
 import pytest
 
+from tools.browser import MISSING, browser, set_front_end
 from tools.comfy_server import ComfyServer
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="needs Chromium and chromedriver (Debian: chromium, chromium-driver)"
-)
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 GRAPH = Path(__file__).resolve().parent.parent / "workflows" / "amplify.json"
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync --window-size=1600,1000"
-)
 LOAD = "const done = arguments[1]; app.loadGraphData(arguments[0]).then(() => done())"
 VALUES = "return Object.fromEntries(app.graph.serialize().nodes.map(node => [node.id, node.widgets_values]))"
 LINKS = "return app.graph.serialize().links.map(link => link.slice(1, 5).join(' ')).sort()"
@@ -56,13 +47,9 @@ DROP = """
 class Page:
     """The front end of a server, and what people do there."""
 
-    def __init__(self, server: ComfyServer, profile: Path) -> None:
-        options = webdriver.ChromeOptions()
-        options.binary_location = BROWSER
-        for flag in (*FLAGS.split(), f"--user-data-dir={profile}"):
-            options.add_argument(flag)
+    def __init__(self, server: ComfyServer, driver: Any) -> None:
         self.server = server
-        self.browser = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+        self.browser = driver
 
     def run(self, script: str, *arguments: Any) -> Any:
         return self.browser.execute_script(script, *arguments)
@@ -81,13 +68,7 @@ class Page:
         return [entry["message"] for entry in entries if entry["source"] == "javascript"]
 
     def open(self, nodes2: bool) -> None:
-        """As one who has been there before; `nodes2`: in the rendering Nodes 2.0."""
-        settings = {"Comfy.VueNodes.Enabled": nodes2, "Comfy.TutorialCompleted": True}
-        headers = {"Content-Type": "application/json"}
-        address = f"{self.server.url}/settings"
-        urllib.request.urlopen(
-            urllib.request.Request(address, json.dumps(settings).encode(), headers)
-        ).close()
+        set_front_end(self.server.url, nodes2=nodes2)
         self.browser.get(self.server.url)
         self.wait(lambda: self.run("return Boolean(window.app?.vueAppReady && app.graph)"))
 
@@ -97,7 +78,9 @@ class Page:
     def queue(self) -> dict[str, Any]:
         """Press the keys for it and wait for the end; the run's entry in the server's history."""
         before = set(self._history())
-        webdriver.ActionChains(self.browser).key_down("\ue009").send_keys("\ue007").key_up("\ue009").perform()
+        from selenium.webdriver import ActionChains
+
+        ActionChains(self.browser).key_down("\ue009").send_keys("\ue007").key_up("\ue009").perform()
         (new,) = self.wait(lambda: set(self._history()) - before)
         return self._history()[new]
 
@@ -107,10 +90,9 @@ class Page:
 
 
 @pytest.fixture(scope="module")
-def page(server: ComfyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    page = Page(server, tmp_path_factory.mktemp("profile"))
-    yield page
-    page.browser.quit()
+def page(server: ComfyServer) -> Iterator[Page]:
+    with browser() as driver:
+        yield Page(server, driver)
 
 
 @pytest.mark.parametrize("nodes2", [False, True], ids=["classic", "nodes 2.0"])

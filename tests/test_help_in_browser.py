@@ -1,27 +1,16 @@
 """The help of a node in ComfyUI's front end, in a real browser, also from right to left."""
 
-import json
-import shutil
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from tools.browser import MISSING, browser, set_front_end
 from tools.comfy_server import ComfyServer
 from tools.make_locales import read
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="needs Chromium and chromedriver (Debian: chromium, chromium-driver)"
-)
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync --window-size=1400,900"
-)
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 NODE = "CultureAmplifyNeurons"
 READY = "return Boolean(window.LiteGraph?.registered_node_types?.[arguments[0]] && app?.canvas && app.graph)"
 SELECT = """
@@ -47,28 +36,15 @@ SHOWN = """
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
-
-
-def set_locale(server: ComfyServer, code: str) -> None:
-    settings = {"Comfy.Locale": code, "Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": False}
-    headers = {"Content-Type": "application/json"}
-    body = json.dumps(settings).encode()
-    urllib.request.urlopen(urllib.request.Request(f"{server.url}/settings", body, headers)).close()
+def driver() -> Iterator[Any]:
+    with browser((1400, 900)) as running:
+        yield running
 
 
 @pytest.fixture(params=["en", "ar"])
-def locale(request: pytest.FixtureRequest, server: ComfyServer) -> Iterator[str]:
-    set_locale(server, request.param)
-    yield request.param
-    set_locale(server, "en")
+def locale(request: pytest.FixtureRequest, server: ComfyServer) -> str:
+    set_front_end(server.url, locale=request.param)
+    return request.param
 
 
 def wait(condition: Callable[[], Any], seconds: float = 300) -> Any:
@@ -81,13 +57,13 @@ def wait(condition: Callable[[], Any], seconds: float = 300) -> Any:
 
 
 def test_the_help_of_a_node_shows_its_page_and_its_picture(
-    browser: Any, server: ComfyServer, locale: str
+    driver: Any, server: ComfyServer, locale: str
 ) -> None:
-    browser.get(server.url)
-    wait(lambda: browser.execute_script(READY, NODE))
-    browser.execute_script(SELECT, NODE)
-    wait(lambda: browser.execute_script(PRESS))
-    shown = wait(lambda: (found := browser.execute_script(SHOWN)) and all(found["widths"]) and found)
+    driver.get(server.url)
+    wait(lambda: driver.execute_script(READY, NODE))
+    driver.execute_script(SELECT, NODE)
+    wait(lambda: driver.execute_script(PRESS))
+    shown = wait(lambda: (found := driver.execute_script(SHOWN)) and all(found["widths"]) and found)
     assert shown["title"] == read(locale, "nodeDefs.json")[NODE]["display_name"]
     assert read(locale, "help.json")["nodes"][NODE]["notes"][-1] in shown["text"]
     assert shown["direction"] == ("rtl" if locale == "ar" else "ltr")

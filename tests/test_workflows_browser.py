@@ -2,20 +2,18 @@
 what its API twin asks for."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tools.browser import MISSING, browser, set_front_end
 from tools.comfy_server import ComfyServer
 from tools.graphs import GRAPHS
-from tools.make_thumbnails import READY, browser
+from tools.make_thumbnails import READY
 from tools.make_workflows import API, FOLDER
 
-pytestmark = pytest.mark.skipif(
-    not shutil.which("chromedriver"), reason="needs Chromium and chromedriver to open the graphs"
-)
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 OPEN = (
     READY
     + """
@@ -39,6 +37,7 @@ const [graph, done] = arguments;
 
 @pytest.fixture(scope="module")
 def driver(server: ComfyServer) -> Iterator[Any]:
+    set_front_end(server.url)
     with browser() as running:
         running.get(server.url)
         yield running

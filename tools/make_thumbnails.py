@@ -3,33 +3,26 @@
     python -m tools.make_thumbnails URL [NAME ...]      # URL of a running ComfyUI that has this pack
 
 A graph whose models are at hand is run and its own pictures are laid out; one for models of other people is
-shown as it looks on the canvas. The latter needs Chromium, with its driver, and selenium.
+shown as it looks on the canvas. The latter needs a browser (`tools/browser.py`).
 """
 
 from __future__ import annotations
 
 import io
 import json
-import shutil
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from PIL import Image
 
 from culture_core.sheets import picture_grid
+from tools.browser import browser, set_front_end
 from tools.comfy_client import ComfyClient, find_node
 from tools.graphs import GRAPHS
 from tools.make_workflows import API, FOLDER
 
 SIZE = (480, 360)
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--window-size=2400,1800", "--hide-scrollbars",
-)  # fmt: skip
 ON_CANVAS = tuple(name for name in GRAPHS if name.startswith("amplify_"))
 """Graphs that cannot be run without other people's models."""
 READY = """
@@ -75,7 +68,8 @@ def main(url: str, names: list[str]) -> None:
             write(name, drawn(client, name))
     on_canvas = [name for name in names or GRAPHS if name in ON_CANVAS]
     if on_canvas:
-        with browser() as driver:
+        set_front_end(url)
+        with browser((2400, 1800)) as driver:
             driver.get(url)
             for name in on_canvas:
                 write(name, screenshot(driver, json.loads((FOLDER / f"{name}.json").read_text("utf-8"))))
@@ -101,23 +95,6 @@ def screenshot(driver: Any, graph: dict[str, Any], groups: int = 3) -> Image.Ima
     page = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
     left, top, width, height = box
     return page.crop((int(left), int(top), int(left + width), int(top + height)))
-
-
-@contextmanager
-def browser() -> Iterator[Any]:
-    """A headless Chromium; what it keeps goes with it."""
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
-    for flag in FLAGS:
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    driver.set_script_timeout(120)
-    try:
-        yield driver
-    finally:
-        driver.quit()
 
 
 def write(name: str, picture: Image.Image) -> None:

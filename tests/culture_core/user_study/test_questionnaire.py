@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 import time
 from pathlib import Path
 
@@ -10,13 +9,10 @@ import pytest
 
 from culture_core.__main__ import main
 from culture_core.user_study.design import read_key
+from tools.browser import MISSING
+from tools.browser import browser as open_browser
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="needs Chromium and chromedriver (Debian: chromium, chromium-driver)"
-)
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
 
 @pytest.fixture(scope="module")
@@ -32,23 +28,16 @@ def study(run_folder, folder):
     return read_key(folder / "key.private.json")
 
 
-def start_browser(downloads: Path, **settings):
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,900"):
-        options.add_argument(argument)
-    preferences = {"download.default_directory": str(downloads)}
-    preferences["profile.default_content_setting_values"] = settings
-    options.add_experimental_option("prefs", preferences)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    return webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+def keeping(downloads: Path, **settings):
+    """A browser that saves what it downloads there."""
+    content = "profile.default_content_setting_values"
+    return open_browser((1200, 900), {"download.default_directory": str(downloads), content: settings})
 
 
 @pytest.fixture(scope="module")
 def browser(folder):
-    driver = start_browser(folder / "downloads")
-    yield driver
-    driver.quit()
+    with keeping(folder / "downloads") as driver:
+        yield driver
 
 
 @pytest.fixture
@@ -242,8 +231,8 @@ def test_answers_so_far_can_be_downloaded_and_are_accepted(page, study, folder, 
 
 def test_a_browser_that_may_not_store_says_so_and_still_hands_over(study, folder):
     code, rater = list(study.raters.items())[1]
-    driver = start_browser(folder / "unsaved", cookies=2)  # which is how people block storage
-    try:
+    # Which is how people block storage.
+    with keeping(folder / "unsaved", cookies=2) as driver:
         page = Page(driver, (folder / "questionnaire.html").as_uri())
         page.open(code)
         assert "cannot save your answers" in page.get("#saved").text
@@ -252,5 +241,3 @@ def test_a_browser_that_may_not_store_says_so_and_still_hands_over(study, folder
         page.get("#json").click()
         record = json.loads(downloaded(folder / "unsaved" / f"answers-{code}.json").read_text("utf-8"))
         assert record["complete"] and len(record["answers"]) == len(rater.questions)
-    finally:
-        driver.quit()
