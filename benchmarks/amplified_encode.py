@@ -51,6 +51,18 @@ def main() -> None:
 
 def compare(name: str, variants: dict[str, Callable[[], object]], rounds: int) -> None:
     """Print the ratios of the variants' times to that of the first."""
+    seconds = times_of(variants, rounds)
+    first, *others = variants
+    print(f"{name}: plain {1000 * statistics.median(seconds[first]):.0f} ms")
+    for variant in others:
+        ratios = [a / b for a, b in zip(seconds[variant], seconds[first], strict=True)]
+        low, middle, high = (100 * (ratio - 1) for ratio in statistics.quantiles(ratios, n=4))
+        print(f"    {variant:22}{middle:+6.1f} %   ({low:+.1f} to {high:+.1f})")
+    sys.stdout.flush()
+
+
+def times_of(variants: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of the processor of each variant, which take turns."""
     seconds: dict[str, list[float]] = {variant: [] for variant in variants}
     with torch.inference_mode():
         for run in variants.values():
@@ -60,13 +72,7 @@ def compare(name: str, variants: dict[str, Callable[[], object]], rounds: int) -
                 began = time.process_time()
                 run()
                 seconds[variant].append(time.process_time() - began)
-    first, *others = variants
-    print(f"{name}: plain {1000 * statistics.median(seconds[first]):.0f} ms")
-    for variant in others:
-        ratios = [a / b for a, b in zip(seconds[variant], seconds[first], strict=True)]
-        low, middle, high = (100 * (ratio - 1) for ratio in statistics.quantiles(ratios, n=4))
-        print(f"    {variant:22}{middle:+6.1f} %   ({low:+.1f} to {high:+.1f})")
-    sys.stdout.flush()
+    return seconds
 
 
 def hf_variants(encoder: HFTextEncoder, words: int) -> dict[str, Callable[[], object]]:

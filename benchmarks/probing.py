@@ -55,17 +55,23 @@ def main() -> None:
     for model in options.models.split(","):
         ours: dict[str, tuple[float, float]] = {}
         for task, who in RUNS:
-            command = [sys.executable, __file__, "--measure", model, task, who]
             count = options.pairs if task == "attention" else options.pairs // 4
-            command += ["--pairs", str(count), "--threads", str(options.threads)]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            seconds, megabytes = map(float, output.split()[-2:])
+            seconds, megabytes = measured(model, task, who, count, options.threads)
             ours.setdefault(task, (seconds, megabytes))
             ratios = seconds / ours[task][0], megabytes / ours[task][1]
             print(
                 f"{model:12}{task:11}{who:9}{seconds:9.1f}{ratios[0]:7.1f}{megabytes:9.0f}{ratios[1]:7.1f}",
                 flush=True,
             )
+
+
+def measured(model: str, task: str, who: str, count: int, threads: int) -> tuple[float, float]:
+    """Seconds and megabytes of one run, in a process of its own."""
+    command = [sys.executable, __file__, "--measure", model, task, who]
+    command += ["--pairs", str(count), "--threads", str(threads)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    seconds, megabytes = map(float, output.split()[-2:])
+    return seconds, megabytes
 
 
 def measure(name: str, task: str, who: str, count: int, threads: int) -> tuple[float, float]:

@@ -23,10 +23,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from culture_core.processes import Processes
 from culture_core.sae import SAEConfig
 from culture_core.sae.codes import encoder_product
 from culture_core.sae.sources import MatrixVectors
-from culture_core.sae.training import _Processes, _Trainer
+from culture_core.sae.training import _Trainer
 
 
 class Sizes(NamedTuple):
@@ -73,7 +74,7 @@ def ours(sizes: Sizes, data: Tensor, **changes: object) -> Peer:
     )  # fmt: skip
     with torch.no_grad():
         vectors = MatrixVectors(data, None, torch.device("cpu"))
-        trainer = _Trainer(vectors, config, torch.device("cpu"), _Processes(None))
+        trainer = _Trainer(vectors, config, torch.device("cpu"), Processes(None))
         trainer.start()
     sae = trainer.sae
 

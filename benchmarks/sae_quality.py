@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.append(str(ROOT))
 from benchmarks.sae_peers import Peer, Sizes, add_packages, available, ours  # noqa: E402
 from culture_core.embedded_encoder import ENCODER_NAME, MAX_LENGTH, ensure_encoder, load_hf_encoder  # noqa: E402
 from culture_core.encoders import HIDDEN_STATE, HFTextEncoder  # noqa: E402

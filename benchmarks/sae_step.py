@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 from benchmarks.sae_peers import Sizes, add_packages, available, our_product, ours  # noqa: E402
 
 SIZES = Sizes(width=1024, latents=4096, k=128, learning_rate=4e-4)
@@ -32,6 +32,19 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     add_packages(options.peers)
+    speed, peers = speeds(options.rounds, options.threads)
+    best = max((speed[name] for name in peers), default=float("nan"))
+    print(
+        f"\n{options.threads} thread(s), d {SIZES.width}, {SIZES.latents} latents, k {SIZES.k}, batch {BATCH}"
+    )
+    print(f"{'':28s}{'vectors/s':>10s}{'/ best peer':>12s}{'/ linear':>10s}{'/ our product':>14s}")
+    for name, value in speed.items():
+        bounds = [value / speed[f"encoder product, {kind}"] for kind in ("linear", "ours")]
+        print(f"{name:28s}{value:10.0f}{value / best:12.2f}{bounds[0]:10.2f}{bounds[1]:14.2f}")
+
+
+def speeds(rounds: int, threads: int) -> tuple[dict[str, float], list[str]]:
+    """Vectors a second of each entry, and which of them are peers."""
     torch.manual_seed(0)
     # A few hundred directions and noise, as real features have a spectrum.
     data = torch.randn(4 * BATCH, 256) @ torch.randn(256, SIZES.width) / 16
@@ -48,8 +61,8 @@ def main() -> None:
     entries["encoder product, ours"] = lambda x: our_product(x, weight, bias)
     times: dict[str, list[float]] = {name: [] for name in entries}
     # One thread's CPU time is not disturbed by what else the machine does.
-    clock = time.process_time if options.threads == 1 else time.perf_counter
-    for turn in range(options.rounds + 2):
+    clock = time.process_time if threads == 1 else time.perf_counter
+    for turn in range(rounds + 2):
         for name, step in entries.items():
             x = data[(turn % 4) * BATCH : (turn % 4 + 1) * BATCH]
             start = clock()
@@ -57,14 +70,7 @@ def main() -> None:
             if turn >= 2:  # memory and caches are warm
                 times[name].append(clock() - start)
     speed = {name: BATCH / statistics.median(taken) for name, taken in times.items()}
-    best = max((speed[name] for name in peers), default=float("nan"))
-    print(
-        f"\n{options.threads} thread(s), d {SIZES.width}, {SIZES.latents} latents, k {SIZES.k}, batch {BATCH}"
-    )
-    print(f"{'':28s}{'vectors/s':>10s}{'/ best peer':>12s}{'/ linear':>10s}{'/ our product':>14s}")
-    for name, value in speed.items():
-        bounds = [value / speed[f"encoder product, {kind}"] for kind in ("linear", "ours")]
-        print(f"{name:28s}{value:10.0f}{value / best:12.2f}{bounds[0]:10.2f}{bounds[1]:14.2f}")
+    return speed, list(peers)
 
 
 if __name__ == "__main__":

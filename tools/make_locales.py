@@ -66,7 +66,7 @@ _PROTECTED = re.compile(
 _REFUSED = re.compile(r"[{}@|\\]")
 """The front end's message format gives these a meaning of their own."""
 
-_LRM, _LRI, _RLI, _PDI = "\u200e", "\u2066", "\u2067", "\u2069"
+_LRI, _RLI, _PDI = "\u2066", "\u2067", "\u2069"
 """Unicode's marks of direction."""
 
 Texts = dict[str, Any]
@@ -172,9 +172,10 @@ def in_english_order(code: str, file: str) -> Texts:
 def _marked(text: str, sentence: bool) -> str:
     """A text that runs from right to left, with what is typed as it is typed: -1 is not 1-. The front end
     lays all out from left to right, where a sentence would start with its full stop."""
-    plain = re.sub(f"[{_LRM}{_LRI}{_RLI}{_PDI}]", "", text)
+    plain = re.sub(f"[{_LRI}{_RLI}{_PDI}]", "", text)
     typed = re.sub(r"`[^`]+`|(?<!\w)'[^']+'(?!\w)", lambda match: f"{_LRI}{match[0]}{_PDI}", plain)
-    numbers = re.sub(r"(?<![\w`'])-(?=\d)", f"{_LRM}-", typed)
+    # A mark before the minus is not enough: it stands between that mark and a number, which counts as right.
+    numbers = re.sub(r"(?<![\w`'])-\d+(?:\.\d+)?", lambda match: f"{_LRI}{match[0]}{_PDI}", typed)
     return f"{_RLI}{numbers}{_PDI}" if sentence else numbers
 
 

@@ -38,7 +38,9 @@ def fit(
     module.train()
     parameters = {name: value for name, value in module.named_parameters() if value.requires_grad}
     average = {name: value.detach().clone() for name, value in parameters.items()}
-    optimiser = torch.optim.AdamW(parameters.values(), learning_rate, weight_decay=0.01, betas=(0.9, 0.99))
+    optimiser = torch.optim.AdamW(
+        parameters.values(), learning_rate, weight_decay=0.01, betas=(0.9, 0.99), fused=True
+    )
     losses: list[float] = []
     run = f"{steps} steps at {learning_rate:g}, seed {seed}, {sum(p.numel() for p in parameters.values())}"
     if checkpoint is not None and checkpoint.exists():

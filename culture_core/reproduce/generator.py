@@ -29,7 +29,7 @@ from .fitting import fit
 
 WIDTH, LENGTH = 128, 16
 """Of the context: width, and tokens of every English prompt (padded with zeros)."""
-BATCH, LEARNING_RATE = 64, 5e-4
+LEARNING_RATE = 5e-4
 EXPLICIT_SHARE, DROPOUT = 0.6, 0.1
 """Shares of captions that name a culture, and that are replaced by the empty prompt (for guidance)."""
 
@@ -125,7 +125,8 @@ def begin_as(model: nn.Module, path: Path) -> None:
 
 
 def train_base(
-    pictures: Pictures, begin: Path, wrappers: Sequence[int], steps: int, seed: int,
+    pictures: Pictures, begin: Path, wrappers: Sequence[int], steps: int, batch: int, rate: float,
+    seed: int,
     progress: Progress | None = None, checkpoint: Path | None = None,
 ) -> Base:  # fmt: skip
     """Train image model and teacher together on English captions; a neutral caption shows a plain picture.
@@ -143,14 +144,14 @@ def train_base(
     ids, mask = base.teacher.tokens([*(caption.text for caption in captions), ""])
 
     def loss(rng: np.random.Generator) -> Tensor:
-        rows = [int(rng.choice(explicit if rng.random() < EXPLICIT_SHARE else neutral)) for _ in range(BATCH)]
+        rows = [int(rng.choice(explicit if rng.random() < EXPLICIT_SHARE else neutral)) for _ in range(batch)]
         clean = pictures.draw([(captions[row].noun, captions[row].culture) for row in rows], rng)
         given = [-1 if rng.random() < DROPOUT else row for row in rows]
         with torch.autocast("cpu", torch.bfloat16):
             conditioning = base.teacher(ids[given], mask[given])
-            return flow_loss(base.model, clean, conditioning, torch.randn_like(clean), random_sigma(BATCH))
+            return flow_loss(base.model, clean, conditioning, torch.randn_like(clean), random_sigma(batch))
 
-    fit(nn.ModuleList(base), loss, steps, LEARNING_RATE, seed, progress, checkpoint)
+    fit(nn.ModuleList(base), loss, steps, rate * LEARNING_RATE, seed, progress, checkpoint)
     return base
 
 

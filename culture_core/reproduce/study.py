@@ -73,6 +73,10 @@ class Sizes:
     base_steps: int = 1500
     alt_steps: int = 2200
     pea_steps: int = 2000
+    batch: int = 64
+    """Captions a step of all three."""
+    rate: float = 1.0
+    """By which the learning rates of all three are multiplied."""
     sae: SAEConfig = SAEConfig(n_latents=2048, k=32, steps=1500, batch_size=256, learning_rate=1e-3)
     enhancer: EnhancerPlan = EnhancerPlan(steps=400)
     enhancers: tuple[tuple[int, float], ...] = ((6, 0.0), (9, 0.0), (11, 0.5))
@@ -97,18 +101,20 @@ class Sizes:
     kinds: tuple[str, ...] = KINDS
 
     def unusual(self) -> dict[str, Any]:
-        """Of the settings that tests alone change, those that are changed: only then do the names of what
-        is cached depend on them."""
-        names = ("start_steps", "clip", "candidate_strengths", "strengths", "nouns")
+        """Of the settings that a full run never had otherwise, those that are changed: only then do the names
+        of what is cached depend on them."""
+        names = ("batch", "rate", "start_steps", "clip", "candidate_strengths", "strengths", "nouns")
         return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(Sizes, name)}
 
 
 QUICK = Sizes(
-    base_steps=400, alt_steps=300, pea_steps=300, sae=replace(Sizes.sae, steps=400),
-    enhancer=EnhancerPlan(steps=250), enhancers=((6, 0.0),), repetitions=1,
-    wrappers=(0, 1, 2, 4, 5), renders=24,
-    places=((11, HIDDEN_STATE),), counts=(40,),
+    base_steps=250, alt_steps=150, pea_steps=150, batch=48, rate=2.0, start_steps=250,
+    sae=replace(Sizes.sae, steps=250), enhancer=EnhancerPlan(steps=40, batch=24), enhancers=((6, 0.0),),
+    repetitions=1, wrappers=(0, 1, 4), renders=6, sampling_steps=6, nouns=1,
+    places=((11, HIDDEN_STATE),), counts=(40,), clip=ClipPlan(pictures=1000, steps=400),
+    candidate_strengths=(0.7, 1.0), strengths=(0.6, 0.85, 1.2), sweep=(0.0, 0.5, 1.0, 2.0),
 )  # fmt: skip
+"""Within ten minutes on two CPU cores."""
 
 
 class Study:
@@ -139,8 +145,9 @@ class Study:
             progress = self._progress("image model")
             begin = self.models / "diffusion_models" / "culture_miniature.safetensors"
             return train_base(
-                self.pictures, begin, self.sizes.wrappers, self.sizes.base_steps, 2, progress, checkpoint
-            )
+                self.pictures, begin, self.sizes.wrappers, self.sizes.base_steps, self.sizes.batch,
+                self.sizes.rate, 2, progress, checkpoint,
+            )  # fmt: skip
 
         return self.cache.model("image model", {"steps": self.sizes.base_steps}, make, save_base, load_base)
 
@@ -151,8 +158,8 @@ class Study:
         def make(checkpoint: Path) -> System:
             system = System(kind, self.encoder, self.base)
             train_system(
-                system, self.base, self.captions, self.pictures, self.sizes.start_steps, steps, 5,
-                self._progress(stage), checkpoint,
+                system, self.base, self.captions, self.pictures, self.sizes.start_steps, steps,
+                self.sizes.batch, self.sizes.rate, 5, self._progress(stage), checkpoint,
             )  # fmt: skip
             return system
 

@@ -31,7 +31,6 @@ KINDS = ("alt", "pea")
 LENGTH = 20
 """Tokens of every prompt; padding is zeros."""
 SAMPLING_BATCH = 60
-BATCH = 64
 SHARES = {"explicit": 0.40, "explicit_english": 0.16, "neutral": 0.34, "neutral_english": 0.10}
 """Shares of captions in the training of either system."""
 LEAK = 0.18
@@ -176,10 +175,10 @@ class Captions:
         }
         self.english = [_in_english(caption) for caption in self.captions]
 
-    def draw(self, rng: np.random.Generator, dropout: float = DROPOUT) -> list[int]:
-        """A batch of rows; −1 is the empty prompt."""
+    def draw(self, rng: np.random.Generator, batch: int, dropout: float = DROPOUT) -> list[int]:
+        """Rows of captions; −1 is the empty prompt."""
         rows = []
-        for kind in rng.choice(list(SHARES), BATCH, p=list(SHARES.values())):
+        for kind in rng.choice(list(SHARES), batch, p=list(SHARES.values())):
             row = int(rng.choice(self.rows[kind]))
             rows.append(-1 if rng.random() < dropout else row)
         return rows
@@ -219,7 +218,7 @@ def _in_english(given: Caption) -> str:
 
 def train_system(
     system: System, base: Base, captions: Captions, pictures: Pictures, start_steps: int, steps: int,
-    seed: int, progress: Progress | None = None, checkpoint: Path | None = None,
+    batch: int, rate: float, seed: int, progress: Progress | None = None, checkpoint: Path | None = None,
 ) -> None:  # fmt: skip
     """Train a system over a base: first the start by parallel text, then as its kind is made."""
     with torch.no_grad():
@@ -228,7 +227,7 @@ def train_system(
     system.head.requires_grad_(True)
 
     def start(rng: np.random.Generator) -> Tensor:
-        rows = captions.draw(rng)
+        rows = captions.draw(rng, batch)
         given = system.head(*captions.noisy(rows))
         return nn.functional.mse_loss(given.pooled, taught.pooled[rows])
 
@@ -240,20 +239,20 @@ def train_system(
 
     def tune(rng: np.random.Generator) -> Tensor:
         """Alt: the flow-matching loss on captioned pictures."""
-        rows = captions.draw(rng, 0.0)
+        rows = captions.draw(rng, batch, 0.0)
         clean = pictures.draw([captions.shown(row, rng) for row in rows], rng)
         rows = [-1 if rng.random() < DROPOUT else row for row in rows]
         with torch.autocast("cpu", torch.bfloat16):
             given = system.head(*captions.noisy(rows))
-            return flow_loss(system.model, clean, given, torch.randn_like(clean), random_sigma(BATCH))
+            return flow_loss(system.model, clean, given, torch.randn_like(clean), random_sigma(batch))
 
     def distil(rng: np.random.Generator) -> Tensor:
         """PEA: what the teacher's context makes of a noisy picture is what the adapter's shall."""
-        rows = captions.draw(rng)
+        rows = captions.draw(rng, batch)
         clean = pictures.draw(
             [(captions.captions[row].noun, captions.captions[row].culture) for row in rows], rng
         )
-        sigma = random_sigma(BATCH)
+        sigma = random_sigma(batch)
         level = sigma[:, None, None, None]
         noisy = (1 - level) * clean + level * torch.randn_like(clean)
         teacher = Conditioning(taught.hidden[rows], taught.pooled[rows])
@@ -264,6 +263,6 @@ def train_system(
         return nn.functional.mse_loss(found.float(), wanted.float())
 
     if system.kind == "alt":
-        fit(system, tune, steps, ALT_RATE, seed, progress, checkpoint)
+        fit(system, tune, steps, rate * ALT_RATE, seed, progress, checkpoint)
     else:
-        fit(system, distil, steps, PEA_RATE, seed, progress, checkpoint)
+        fit(system, distil, steps, rate * PEA_RATE, seed, progress, checkpoint)
