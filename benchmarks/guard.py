@@ -49,9 +49,9 @@ def step(peers: Path) -> Iterator[Ratio]:
     add_packages(peers)
     speed, others = speeds(7, 1)
     ours = speed["this repository"]
-    yield Ratio("SAE step / its encoder product (linear)", speed["encoder product, linear"] / ours, 2.0)
+    yield Ratio("SAE step / its encoder product (linear)", speed["encoder product, linear"] / ours, 5.0)
     if others:
-        yield Ratio("SAE step / best other library's", max(speed[name] for name in others) / ours, 0.45)
+        yield Ratio("SAE step / best other library's", max(speed[name] for name in others) / ours, 0.6)
 
 
 def probe(_peers: Path) -> Iterator[Ratio]:

@@ -2,9 +2,9 @@
 
 Two small text-to-image systems over the real encoder multilingual-e5-small, one like AltDiffusion and one
 like PEA-Diffusion, go through everything the paper does to the large ones. Three repetitions took 77 minutes
-on two CPU cores that had other work besides; --quick makes a short run (shorter training, one repetition,
-worse figures). What is made is kept in the output folder, checkpoints too: after an interruption, the same
-command goes on.
+on two CPU cores that had other work besides; --quick makes a short run of 8 to 10, to see that everything
+works: it is trained too little for its figures to mean much. What is made is kept in the output folder,
+checkpoints too: after an interruption, the same command goes on.
 
   python -m culture_core reproduce --output output/reproduce
 """

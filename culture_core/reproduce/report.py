@@ -13,7 +13,7 @@ from ..reports import probe_picture
 from .paper import CONTRADICTIONS, PAPER, QUALITY
 from .results import Results, outcome
 from .statistics import Row, mean, share
-from .study import PAPER_STRENGTH, Study
+from .study import PAPER_STRENGTH, QUICK, Study
 from .trials import ENHANCERS, OTHERS, READING
 
 NAMES = {"alt": "Alt (as AltDiffusion)", "pea": "PEA (as PEA-Diffusion)"}
@@ -96,6 +96,12 @@ def _introduction(document: Document, study: Study) -> None:
         "between neutral and explicit prompts that a method closes. The size of the gap does not: it is built "
         "into the training captions. The amplifier is told the culture, the enhancer is not."
     )
+    if study.sizes == QUICK:
+        document.paragraph(
+            "This is the short run: systems and enhancers are hardly trained, and each figure is of 30 prompts. It "
+            "shows that everything works, and what the report looks like. How well the methods do is what the run "
+            "without --quick says."
+        )
     with document.details(f"How it was made: {sum(seconds.values()) / 60:.0f} minutes in all"):
         _time(document, seconds)
         document.table(

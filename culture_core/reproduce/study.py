@@ -109,8 +109,8 @@ class Sizes:
 
 QUICK = Sizes(
     base_steps=250, alt_steps=150, pea_steps=150, batch=48, rate=2.0, start_steps=250,
-    sae=replace(Sizes.sae, steps=250), enhancer=EnhancerPlan(steps=40, batch=24), enhancers=((6, 0.0),),
-    repetitions=1, wrappers=(0, 1, 4), renders=6, sampling_steps=6, nouns=1,
+    sae=replace(Sizes.sae, steps=250), enhancer=EnhancerPlan(steps=60, batch=24, ema=0.95),
+    enhancers=((6, 0.0),), repetitions=1, wrappers=(0, 1, 4), renders=6, sampling_steps=6, nouns=1,
     places=((11, HIDDEN_STATE),), counts=(40,), clip=ClipPlan(pictures=1000, steps=400),
     candidate_strengths=(0.7, 1.0), strengths=(0.6, 0.85, 1.2), sweep=(0.0, 0.5, 1.0, 2.0),
 )  # fmt: skip
