@@ -63,7 +63,7 @@ def judge_folder(
         raise ValueError(f"the judge {judge.name} answers no graded questions: use a vision-language model")
     _open_output(output, {**judge.settings(), "graded": list(graded)})
     hashes = {picture.file: _file_hash(picture.path) for picture in pictures}
-    before = {record["file"]: record for record in _read_answers(output / ANSWERS)}
+    before = _read_answers(output / ANSWERS)
     known = {p.file: before[p.file] for p in pictures if _holds(before.get(p.file), p, hashes[p.file])}
     todo = [picture for picture in pictures if picture.file not in known]
     failed: dict[str, str] = {}
@@ -93,7 +93,7 @@ def read_run(output: Path) -> list[Judged]:
     records = _read_answers(output / ANSWERS)
     if not records:
         raise ValueError(f"{output} has no answers: judge a folder with --output {output} first")
-    return [_from_record(record) for record in records]
+    return [_from_record(record) for record in records.values()]
 
 
 def _holds(record: dict[str, Any] | None, picture: LabelledPicture, file_hash: str) -> bool:
@@ -161,17 +161,18 @@ def _file_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _read_answers(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file of answers; a run that was killed may have cut the last one off."""
+def _read_answers(path: Path) -> dict[str, dict[str, Any]]:
+    """The whole lines of a file of answers, by picture, of several the last; a run that was killed may have
+    cut the last line off."""
     if not path.is_file():
-        return []
-    records = []
+        return {}
+    records = {}
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             record = parse_object(line)
-            _from_record(record)
+            file = _from_record(record).file
             if isinstance(record["sha256"], str):
-                records.append(record)
+                records[file] = record
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
     return records

@@ -280,7 +280,7 @@ def _safetensors(draw: Draw, content: bytes) -> bytes:
         entry[draw(st.sampled_from(["shape", "dtype"]))] = draw(st.sampled_from([*_SHAPES, *_DTYPES]))
         return _packed(json.dumps(header), data)
     if how == 8:
-        filled = _filled(draw, entry["dtype"], end - start, data[start:end])
+        filled = _filled(draw, entry["dtype"], data[start:end])
         return _packed(json.dumps(header), data[:start] + filled + data[end:])
     tensors = {key: (h["dtype"], h["shape"], data[slice(*h["data_offsets"])]) for key, h in header.items()
                if key != "__metadata__"}  # fmt: skip
@@ -325,7 +325,7 @@ def _resized(draw: Draw) -> tuple[str, list, bytes]:
     )
 
 
-def _filled(draw: Draw, dtype: str, size: int, before: bytes) -> bytes:
+def _filled(draw: Draw, dtype: str, before: bytes) -> bytes:
     """Bytes of a tensor, all or the first of them another number."""
     if dtype in ("I64", "I32"):
         width, form = (8, "<q") if dtype == "I64" else (4, "<i")
@@ -333,6 +333,7 @@ def _filled(draw: Draw, dtype: str, size: int, before: bytes) -> bytes:
     else:
         width, one = 4, struct.pack("<f", draw(st.sampled_from(_NUMBERS)))
     every = draw(st.booleans())
+    size = len(before)
     return (one * (size // width + 1))[:size] if every else (one + before[width:])[:size]
 
 

@@ -144,3 +144,14 @@ def test_answers_are_lines_of_json_with_who_answered(judge_by, plain_pictures, t
 
 def seen(code: str) -> str:
     return {"th": "Thai", "ja": "Japanese", "fr": "French"}[code]
+
+
+def test_of_two_answers_about_one_picture_the_last_counts(judge_by, plain_pictures, tmp_path):
+    """Which a killed run leaves where what a picture should show was corrected."""
+    with ChatServer(RIGHT) as server:
+        found = judge_folder(judge_by(server), read_folder(plain_pictures), tmp_path / "out").judged
+    answers = tmp_path / "out" / ANSWERS
+    lines = answers.read_text(encoding="utf-8").splitlines()
+    older = json.loads(lines[-1]) | {"culture": "de"}
+    answers.write_text("\n".join([json.dumps(older), *lines]), encoding="utf-8")
+    assert sorted(read_run(tmp_path / "out"), key=lambda item: item.file) == found
