@@ -303,7 +303,7 @@ def _bert(folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     config = BertConfig(
         vocab_size=len(words), hidden_size=8, num_attention_heads=2, intermediate_size=8, num_hidden_layers=1,
-        max_position_embeddings=40,
+        max_position_embeddings=80,
     )  # fmt: skip
     _save_model(BertModel(config, add_pooling_layer=False), folder)
     save_file(_adapter_tensors(8), folder / "adapter.safetensors")

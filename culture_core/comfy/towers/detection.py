@@ -88,6 +88,7 @@ def detect_tower(published: Published) -> Tower:
         first = next((name for name in sorted(weights) if name.endswith(suffix)), None)
         if first is not None:
             tower = build(published, first.removesuffix(suffix))
+            _check_positions(tower, published.path)
             return _with_adapter(tower, adapter_weights(weights), published.path)
     some = ", ".join(sorted(weights)[:3])
     raise TextEncoderError(
@@ -266,7 +267,23 @@ def for_adapter(tower: Tower, adapter: dict[str, Tensor], path: Path) -> Tower:
             "encoder that the adapter was trained on."
         )
     length = tower.length if tower.transformer is SiglipTower else CHUNK
-    return tower._replace(length=length, zero_padding=False)
+    found = tower._replace(length=length, zero_padding=False)
+    _check_positions(found, path)
+    return found
+
+
+def _check_positions(tower: Tower, path: Path) -> None:
+    """
+    Raises:
+        TextEncoderError: for a tower with fewer positions than a chunk has tokens.
+    """
+    positions = tower.config.get("max_position_embeddings")
+    before = tower.config["pad_token_id"] + 1 if tower.transformer is XlmRobertaTower else 0
+    if positions is not None and positions < tower.length + before:
+        raise TextEncoderError(
+            f"{path} has {positions} positions, too few for the {tower.length} tokens of a padded prompt: "
+            f"expected {tower.length + before} or more."
+        )
 
 
 def _with_adapter(tower: Tower, adapter: dict[str, Tensor], path: Path) -> Tower:

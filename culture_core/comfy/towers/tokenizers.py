@@ -49,7 +49,7 @@ def find_tokenizer(published: Published, tower: Tower) -> Tokenizer:
             f"{published.path} has no tokenizer: put its tokenizer.json or sentencepiece.bpe.model "
             f"(spiece.model for T5) into {beside}."
         )
-    vocabulary = found.get_vocab()
+    vocabulary = _vocabulary(found, published.path)
     if max(vocabulary.values()) >= tower.vocabulary:
         raise TextEncoderError(
             f"{published.path}: the tokenizer has {max(vocabulary.values()) + 1} tokens, but the weights "
@@ -126,11 +126,24 @@ def _borrowed(tower: Tower) -> Any:
     """XLM-R's vocabulary from another encoder's folder: there is one for all of them."""
     for root in map(Path, folder_paths.get_folder_paths("text_encoders")):
         for path in sorted(root.glob("*/tokenizer.json")) + sorted(root.glob("*/sentencepiece.bpe.model")):
-            found = _in_folder(path.parent, tower)
-            vocabulary = found.get_vocab()
+            try:
+                found = _in_folder(path.parent, tower)
+                vocabulary = _vocabulary(found, path)
+            except TextEncoderError:  # of an encoder that nobody asked for
+                continue
             if len(vocabulary) == tower.vocabulary and _XLM_R.items() <= vocabulary.items():
                 return found
     return None
+
+
+def _vocabulary(tokenizer: Any, path: Path) -> dict[str, int]:
+    try:
+        vocabulary: dict[str, int] = tokenizer.get_vocab()
+    except UnicodeDecodeError as error:
+        raise TextEncoderError(
+            f"{path}: its tokenizer has pieces that are no text ({error}): fetch it again."
+        ) from error
+    return vocabulary
 
 
 def _framed(tokenizer: Any, vocabulary: dict[str, int], tower: Tower, published: Published) -> Tokenizer:

@@ -105,6 +105,16 @@ def test_missing_weights_are_named(publish: Publish) -> None:
         detect(weights)
 
 
+def test_positions_must_suffice_for_a_padded_prompt(publish: Publish) -> None:
+    weights = load_file(publish("altclip") / "model.safetensors")
+    name = "roberta.embeddings.position_embeddings.weight"
+    weights[name] = weights[name][:78]  # XLM-R counts from 2 on
+    with pytest.raises(
+        TextEncoderError, match="some file has 78 positions, too few for the 77 .*expected 79"
+    ):
+        detect(weights)
+
+
 def test_a_configuration_of_other_sizes_is_refused(publish: Publish) -> None:
     folder = publish("altclip")
     config = json.loads((folder / "config.json").read_text())
