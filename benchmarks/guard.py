@@ -8,6 +8,7 @@ where a limit is passed. Takes some minutes.
 """
 
 import argparse
+import os
 import statistics
 import sys
 from collections.abc import Callable, Iterator
@@ -69,6 +70,7 @@ def click(_peers: Path) -> Iterator[Ratio]:
     """From click to picture: the pack's graphs to the stock graph, in processor time."""
     from benchmarks.click_to_picture import blocks_of, medians
 
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the server: several wait for each other on a busy machine
     blocks = blocks_of(rounds=3, clicks=5, steps=20, size=64)
     for name in ("amplified", "enhanced"):
         _, ratios = medians(blocks, name, slice(1, None), 1)
