@@ -75,7 +75,8 @@ class Verdict:
         good = (
             _is_list(answers, str | None) and _is_list(texts, str) and _is_list(models, str)
             and isinstance(shares, Mapping) and set(shares) <= set(labels())
-            and _is_list(list(shares.values()), int | float) and isinstance(cost, int | float | None)
+            and _is_list(list(shares.values()), int | float)
+            and all(0 <= share <= 1 for share in shares.values()) and isinstance(cost, int | float | None)
         )  # fmt: skip
         if not good:
             raise ValueError("this is no judge's verdict")
