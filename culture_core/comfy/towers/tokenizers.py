@@ -152,7 +152,12 @@ def _framed(tokenizer: Any, vocabulary: dict[str, int], tower: Tower, published:
         end = next((vocabulary[name] for name in ("<eos>", "</s>") if name in vocabulary), None)
         if pad is not None and end is not None:
             return Tokenizer(_SiglipText(tokenizer), None, end, pad, frames=False)
-    frame = list(tokenizer("")["input_ids"])
+    try:
+        frame = list(tokenizer("")["input_ids"])
+    except (RuntimeError, ValueError) as error:  # what SentencePiece raises
+        raise TextEncoderError(
+            f"{published.path}: its tokenizer cannot frame a text ({error}): fetch it again."
+        ) from error
     if pad is None or len(frame) != (1 if tower.transformer is T5Tower else 2):
         raise TextEncoderError(
             f"{published.path}: the tokenizer gives {frame} for an empty text and has {pad} for padding; "
