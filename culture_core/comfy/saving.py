@@ -17,6 +17,8 @@ from .pictures import pil_images
 
 CHECKPOINTS = "culture_checkpoints"
 """Folder for unfinished trainings; no loader node lists it."""
+PREFIX_BYTES = 200
+"""A name may have 255 on most disks, with the number behind it."""
 _PLAIN_NAME = re.compile(r"\w[\w .-]{0,99}")
 
 
@@ -67,10 +69,10 @@ def checkpoint_path(name: str) -> Path | None:
     plain = name.strip().removesuffix(".safetensors")
     if not plain:
         return None
-    if not _PLAIN_NAME.fullmatch(plain):
+    if not _PLAIN_NAME.fullmatch(plain) or len(plain.encode()) > PREFIX_BYTES:
         raise ValueError(
             f"The checkpoint name {name!r} is no plain file name: use letters, digits, spaces, dots, - "
-            f"and _, and start with a letter or digit. It is kept in the output folder, under {CHECKPOINTS}."
+            f"and _, start with a letter or digit, and keep to 100 letters (or {PREFIX_BYTES} bytes). It is kept in the output folder, under {CHECKPOINTS}."
         )
     return output_folder(CHECKPOINTS) / f"{plain}.safetensors"
 
@@ -78,8 +80,10 @@ def checkpoint_path(name: str) -> Path | None:
 def _check_prefix(prefix: str) -> None:
     parts = re.split(r"[\\/]", prefix)
     away = PurePosixPath(prefix).is_absolute() or bool(PureWindowsPath(prefix).anchor) or ".." in parts
-    if away or not parts[-1].strip(" .") or not prefix.isprintable():
+    long = len(prefix.encode("utf-8", "replace")) > PREFIX_BYTES
+    if away or long or not parts[-1].strip(" .") or not prefix.isprintable():
+        shown = f"{prefix[:60]!r}{'…' if len(prefix) > 60 else ''}"
         raise ValueError(
-            f"The filename prefix {prefix!r} cannot be used: write a name such as 'my-culture' or "
-            "'folder/my-culture'; the file stays inside the output folder."
+            f"The filename prefix {shown} cannot be used: write a name such as 'my-culture' or "
+            f"'folder/my-culture', of {PREFIX_BYTES} bytes at most; the file stays inside the output folder."
         )
