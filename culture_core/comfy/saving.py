@@ -72,7 +72,8 @@ def checkpoint_path(name: str) -> Path | None:
     if not _PLAIN_NAME.fullmatch(plain) or len(plain.encode()) > PREFIX_BYTES:
         raise ValueError(
             f"The checkpoint name {name!r} is no plain file name: use letters, digits, spaces, dots, - "
-            f"and _, start with a letter or digit, and keep to 100 letters (or {PREFIX_BYTES} bytes). It is kept in the output folder, under {CHECKPOINTS}."
+            f"and _, start with a letter or digit, and keep to 100 letters (or {PREFIX_BYTES} bytes). It is "
+            f"kept in the output folder, under {CHECKPOINTS}."
         )
     return output_folder(CHECKPOINTS) / f"{plain}.safetensors"
 
