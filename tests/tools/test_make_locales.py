@@ -164,5 +164,5 @@ def test_what_is_typed_keeps_its_direction_in_arabic(translation: dict[str, Any]
         texts = make_locales.in_english_order("ar", "nodeDefs.json")
     assert texts["A"] == {
         "display_name": "ورقة",
-        "description": "\u2067من \u200e-1 إلى \u2066`0: 3`\u2069 أو \u2066'0, 1'\u2069.\u2069",
+        "description": "\u2067من \u2066-1\u2069 إلى \u2066`0: 3`\u2069 أو \u2066'0, 1'\u2069.\u2069",
     }
