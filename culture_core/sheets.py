@@ -33,6 +33,7 @@ FONT_FILES = (
     "Arial Unicode.ttf",
     "DejaVuSans.ttf",
     "NotoSans-Regular.ttf",
+    "Garuda.ttf",  # Thai with Latin punctuation, which Noto leaves to its other fonts
     "NotoSansThai-Regular.ttf",
     "NotoSansArabic-Regular.ttf",
     "segoeui.ttf",
