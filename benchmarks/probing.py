@@ -14,7 +14,6 @@ of what the process holds beyond model and prompts. A ratio is peer / ours.
 
 import argparse
 import ctypes
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +22,9 @@ from pathlib import Path
 from random import Random
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT))
+from benchmarks.processes import figures  # noqa: E402
+
 E5 = ROOT / "models" / "text_encoders" / "multilingual-e5-small"
 MODELS = {
     "xlm-r-base": ("XLMRobertaModel", "XLMRobertaConfig"),
@@ -67,16 +69,12 @@ def main() -> None:
 
 def measured(model: str, task: str, who: str, count: int, threads: int) -> tuple[float, float]:
     """Seconds and megabytes of one run, in a process of its own."""
-    command = [sys.executable, __file__, "--measure", model, task, who]
-    command += ["--pairs", str(count), "--threads", str(threads)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    seconds, megabytes = map(float, output.split()[-2:])
-    return seconds, megabytes
+    options = ("--pairs", count, "--threads", threads)
+    return figures(__file__, "--measure", model, task, who, *options)
 
 
 def measure(name: str, task: str, who: str, count: int, threads: int) -> tuple[float, float]:
     """Seconds and megabytes of one run."""
-    sys.path.insert(0, str(ROOT))
     import torch
     import transformers
 

@@ -7,13 +7,14 @@ of its own as the node *Load Culture SAE* loads it, then used once. Beside it st
 """
 
 import argparse
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))
+from benchmarks.processes import figures  # noqa: E402
+
 SHIPPED = ROOT / "models" / "culture_sae" / "miniature.safetensors"
 SIZES = {"768 wide": (768, 4096), "1024 wide": (1024, 4096), "4096 wide": (4096, 16384)}
 
@@ -35,9 +36,7 @@ def main() -> None:
             files[label] = Path(folder) / f"{width}.safetensors"
             write(files[label], width, latents)
         for label, path in files.items():
-            command = [sys.executable, __file__, "--measure", str(path)]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            loaded, used = map(float, output.split())
+            loaded, used = figures(__file__, "--measure", path)
             print(f"{label:30}{path.stat().st_size / 2**20:9.1f}{loaded:11.1f}{used:11.1f}")
 
 

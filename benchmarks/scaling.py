@@ -14,7 +14,6 @@ over the whole curve and over its last doubling. `docs/SCALING.md` works with th
 
 import argparse
 import math
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))
 from benchmarks.probing import E5, SHAPE, captions, peak_memory  # noqa: E402
+from benchmarks.processes import figures  # noqa: E402
 
 CURVES = {
     "latents": (1024, 2048, 4096, 8192, 16384, 32768),
@@ -78,10 +78,7 @@ def slope(points: list[tuple[float, float]]) -> float:
 
 def measured(curve: str, size: int, threads: int) -> tuple[float, float]:
     """Seconds of the processor, and most megabytes beyond what was held before, in a process of its own."""
-    command = [sys.executable, __file__, "--measure", curve, str(size), "--threads", str(threads)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    seconds, megabytes = map(float, output.split()[-2:])
-    return seconds, megabytes
+    return figures(__file__, "--measure", curve, size, "--threads", threads)
 
 
 def measure(curve: str, size: int, threads: int) -> tuple[float, float]:

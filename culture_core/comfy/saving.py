@@ -17,7 +17,7 @@ from .pictures import pil_images
 
 CHECKPOINTS = "culture_checkpoints"
 """Folder for unfinished trainings; no loader node lists it."""
-PREFIX_BYTES = 200
+NAME_BYTES = 200
 """A name may have 255 on most disks, with the number behind it."""
 _PLAIN_NAME = re.compile(r"\w[\w .-]{0,99}")
 
@@ -69,10 +69,10 @@ def checkpoint_path(name: str) -> Path | None:
     plain = name.strip().removesuffix(".safetensors")
     if not plain:
         return None
-    if not _PLAIN_NAME.fullmatch(plain) or len(plain.encode()) > PREFIX_BYTES:
+    if not _PLAIN_NAME.fullmatch(plain) or len(plain.encode()) > NAME_BYTES:
         raise ValueError(
             f"The checkpoint name {name!r} is no plain file name: use letters, digits, spaces, dots, - "
-            f"and _, start with a letter or digit, and keep to 100 letters (or {PREFIX_BYTES} bytes). It is "
+            f"and _, start with a letter or digit, and keep to 100 letters (or {NAME_BYTES} bytes). It is "
             f"kept in the output folder, under {CHECKPOINTS}."
         )
     return output_folder(CHECKPOINTS) / f"{plain}.safetensors"
@@ -81,10 +81,10 @@ def checkpoint_path(name: str) -> Path | None:
 def _check_prefix(prefix: str) -> None:
     parts = re.split(r"[\\/]", prefix)
     away = PurePosixPath(prefix).is_absolute() or bool(PureWindowsPath(prefix).anchor) or ".." in parts
-    long = len(prefix.encode("utf-8", "replace")) > PREFIX_BYTES
+    long = len(prefix.encode("utf-8", "replace")) > NAME_BYTES
     if away or long or not parts[-1].strip(" .") or not prefix.isprintable():
         shown = f"{prefix[:60]!r}{'…' if len(prefix) > 60 else ''}"
         raise ValueError(
             f"The filename prefix {shown} cannot be used: write a name such as 'my-culture' or "
-            f"'folder/my-culture', of {PREFIX_BYTES} bytes at most; the file stays inside the output folder."
+            f"'folder/my-culture', of {NAME_BYTES} bytes at most; the file stays inside the output folder."
         )
