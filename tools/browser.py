@@ -10,11 +10,13 @@ import shutil
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
-MISSING = "" if BROWSER and DRIVER else "needs Chromium and chromedriver (Debian: chromium, chromium-driver)"
+_ALL = BROWSER and DRIVER and find_spec("selenium")
+MISSING = "" if _ALL else "needs selenium, Chromium and chromedriver (Debian: chromium, chromium-driver)"
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic",
     "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
